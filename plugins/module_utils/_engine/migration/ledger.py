@@ -1,0 +1,104 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the target itself knows of its migration: the schema ``pg_migration`` in each migrated database.
+
+``step`` holds what is done once, ``chunk`` one row for each chunk copied, ``progress`` the position of the change stream. Rows of
+``chunk`` and ``progress`` are written in the same transaction as the data they speak of, so that what a restarted service reads is
+what the target really has (laws 3 and 8). Replication origins would need a superuser; a table needs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ..postgres.drivers import psycopg
+from ..postgres.identifiers import SCHEMA
+from ..postgres.lsn import parse_lsn
+
+_CREATE = f"""
+CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+REVOKE ALL ON SCHEMA {SCHEMA} FROM PUBLIC;
+CREATE TABLE IF NOT EXISTS {SCHEMA}.migration (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one), key text NOT NULL, created_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE IF NOT EXISTS {SCHEMA}.step (name text PRIMARY KEY, done_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE IF NOT EXISTS {SCHEMA}.chunk (
+    relation text NOT NULL, chunk int NOT NULL, chunks int NOT NULL, start_lsn pg_lsn NOT NULL,
+    rows bigint NOT NULL, bytes bigint NOT NULL, done_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (relation, chunk));
+CREATE TABLE IF NOT EXISTS {SCHEMA}.progress (
+    lane int PRIMARY KEY, commit_lsn pg_lsn NOT NULL, end_lsn pg_lsn NOT NULL, commit_time timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT now());
+"""
+
+MARK_CHUNK = (
+    f"INSERT INTO {SCHEMA}.chunk (relation, chunk, chunks, start_lsn, rows, bytes)"
+    " VALUES ($1::text, $2::int, $3::int, ($4::text)::pg_lsn, $5::bigint, $6::bigint)"
+)
+"""For asyncpg, inside the target transaction of the chunk."""
+
+FORGET_CHUNKS = f"DELETE FROM {SCHEMA}.chunk WHERE relation = $1::text"
+"""For asyncpg, in the transaction that empties a table before it is copied again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DoneChunk:
+    """One chunk whose rows are on the target. ``relation`` is qualified and quoted, ``bytes`` those of the COPY stream."""
+
+    relation: str
+    chunk: int
+    chunks: int
+    start_lsn: int
+    rows: int
+    bytes: int
+
+
+class Ledger:
+    """The schema ``pg_migration`` of one database on the target."""
+
+    def __init__(self, conn: psycopg.Connection[t.Any]) -> None:
+        self._conn = conn
+
+    def create(self, key: str) -> None:
+        """Make schema and tables for the migration ``key``; what is there already stays."""
+        with self._conn.transaction():
+            self._conn.execute(_CREATE)
+            self._conn.execute(f"INSERT INTO {SCHEMA}.migration (key) VALUES (%s) ON CONFLICT DO NOTHING", [key])
+
+    def owner(self) -> str | None:
+        """Key of the migration that made this database; None where there is no ledger."""
+        if not self._exists():
+            return None
+        row = self._conn.execute(f"SELECT key FROM {SCHEMA}.migration").fetchone()
+        return row[0] if row else None
+
+    def step_done(self, name: str) -> bool:
+        """Was :meth:`mark_step` called with ``name``?"""
+        if not self._exists():
+            return False
+        return self._conn.execute(f"SELECT FROM {SCHEMA}.step WHERE name = %s", [name]).fetchone() is not None
+
+    def mark_step(self, name: str) -> None:
+        """Remember that the step ``name`` is done for good."""
+        self._conn.execute(f"INSERT INTO {SCHEMA}.step (name) VALUES (%s) ON CONFLICT DO NOTHING", [name])
+
+    def chunks(self) -> list[DoneChunk]:
+        """All chunks that are done."""
+        if not self._exists():
+            return []
+        rows = self._conn.execute(f"SELECT relation, chunk, chunks, start_lsn::text, rows, bytes FROM {SCHEMA}.chunk").fetchall()
+        return [DoneChunk(r[0], r[1], r[2], parse_lsn(r[3]), r[4], r[5]) for r in rows]
+
+    def start_lsns(self) -> dict[str, int]:
+        """For each table copied whole: the LSN from which the stream applies to it (law 8)."""
+        seen: dict[str, list[DoneChunk]] = {}
+        for chunk in self.chunks():
+            seen.setdefault(chunk.relation, []).append(chunk)
+        return {relation: done[0].start_lsn for relation, done in seen.items() if len(done) == done[0].chunks}
+
+    def drop(self) -> None:
+        """Remove the ledger: the migration of this database is over."""
+        self._conn.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+
+    def _exists(self) -> bool:
+        row = self._conn.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [f"{SCHEMA}.migration"]).fetchone()
+        return bool(row and row[0])

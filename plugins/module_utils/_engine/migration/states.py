@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""States and substates of a migration and the moves that are legal between them (R83 to R85)."""
+
+from __future__ import annotations
+
+import enum
+
+from ..errors import IllegalTransition
+
+
+class State(str, enum.Enum):
+    """Where a migration stands, spelled as Azure's service spells it (R83)."""
+
+    IN_PROGRESS = "InProgress"
+    WAITING_FOR_USER_ACTION = "WaitingForUserAction"
+    CANCELED = "Canceled"
+    FAILED = "Failed"
+    VALIDATION_FAILED = "ValidationFailed"
+    SUCCEEDED = "Succeeded"
+    CLEANING_UP = "CleaningUp"
+
+
+class Substate(str, enum.Enum):
+    """What it does there (R84)."""
+
+    PERFORMING_PREREQUISITE_STEPS = "PerformingPreRequisiteSteps"
+    VALIDATION_IN_PROGRESS = "ValidationInProgress"
+    MIGRATING_DATA = "MigratingData"
+    WAITING_FOR_CUTOVER_TRIGGER = "WaitingForCutoverTrigger"
+    COMPLETING_MIGRATION = "CompletingMigration"
+    COMPLETED = "Completed"
+
+
+S, B = State, Substate
+TERMINAL = frozenset({S.CANCELED, S.SUCCEEDED})
+"""States that nothing leaves (R85)."""
+
+RESUMABLE = frozenset({S.FAILED, S.VALIDATION_FAILED})
+"""States that a new run of the same specification leaves: what was broken off goes on (R115)."""
+
+ACTIVE = frozenset({S.IN_PROGRESS, S.WAITING_FOR_USER_ACTION, S.CLEANING_UP})
+
+Point = "tuple[State, Substate]"
+
+_WORK = (
+    (S.IN_PROGRESS, B.PERFORMING_PREREQUISITE_STEPS),
+    (S.IN_PROGRESS, B.VALIDATION_IN_PROGRESS),
+    (S.IN_PROGRESS, B.MIGRATING_DATA),
+    (S.WAITING_FOR_USER_ACTION, B.WAITING_FOR_CUTOVER_TRIGGER),
+    (S.IN_PROGRESS, B.COMPLETING_MIGRATION),
+)
+START = _WORK[0]
+
+
+def _legal() -> frozenset[tuple[tuple[State, Substate], tuple[State, Substate]]]:
+    prerequisites, validating, copying, waiting, completing = _WORK
+    moves = {
+        (prerequisites, validating),
+        (prerequisites, copying),
+        (validating, copying),
+        (validating, (S.SUCCEEDED, B.COMPLETED)),
+        (validating, (S.VALIDATION_FAILED, B.VALIDATION_IN_PROGRESS)),
+        (copying, waiting),
+        (copying, completing),
+        (waiting, completing),
+        (completing, waiting),  # a cutover that was given back
+        (completing, (S.SUCCEEDED, B.COMPLETED)),
+        # a service that starts again finds out anew how far it is
+        (copying, prerequisites),
+        (waiting, prerequisites),
+        (completing, prerequisites),
+    }
+    for point in _WORK:
+        moves.add((point, (S.FAILED, point[1])))
+        moves.add(((S.FAILED, point[1]), prerequisites))
+        moves.add((point, (S.CLEANING_UP, point[1])))
+        moves.add(((S.FAILED, point[1]), (S.CLEANING_UP, point[1])))
+        moves.add(((S.CLEANING_UP, point[1]), (S.CANCELED, point[1])))
+    moves.add(((S.VALIDATION_FAILED, B.VALIDATION_IN_PROGRESS), prerequisites))
+    return frozenset(moves)
+
+
+LEGAL = _legal()
+
+
+def check_move(old: tuple[State, Substate], new: tuple[State, Substate]) -> None:
+    """Refuse a move that is not legal; staying where one is always is.
+
+    :raises IllegalTransition: naming both points.
+    """
+    if old != new and (old, new) not in LEGAL:
+        raise IllegalTransition(f"A migration cannot go from {old[0].value}/{old[1].value} to {new[0].value}/{new[1].value}.")

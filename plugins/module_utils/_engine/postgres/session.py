@@ -1,0 +1,157 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every session that we open on a server, and the settings that it runs with.
+
+What decides the text of values (dates, intervals, floats, bytea, zone, search path) is pinned in :data:`PINNED` for all
+sessions on both sides, so that nothing depends on how a role or a database is configured. Settings are made after connecting,
+never in the DSN: poolers and managed servers refuse options there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from ..errors import ConnectionFailed, MigrationError, PermissionMissing
+from ..spec import Endpoint
+from .drivers import asyncpg, psycopg, require
+from .identifiers import APPLICATION, quote_literal
+
+PINNED: dict[str, str] = {
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "search_path": "pg_catalog",
+    "row_security": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",
+    "standard_conforming_strings": "on",
+}
+SINCE: dict[str, int] = {"idle_in_transaction_session_timeout": 90600, "idle_session_timeout": 140000, "transaction_timeout": 170000}
+KEEPALIVES: dict[str, t.Any] = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
+
+def settings(server_version: int) -> dict[str, str]:
+    """The session settings for a server of ``server_version`` (``150020``)."""
+    wanted = {**PINNED, "idle_session_timeout": "0", "transaction_timeout": "0"}
+    return {k: v for k, v in wanted.items() if server_version >= SINCE.get(k, 0)}
+
+
+def conninfo(endpoint: Endpoint, dbname: str = "", purpose: str = "") -> dict[str, t.Any]:
+    """libpq's keywords for ``endpoint``, the password among them: to be handed to a driver, never to a command line."""
+    info: dict[str, t.Any] = {
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "user": endpoint.user,
+        "dbname": dbname or endpoint.dbname,
+        "sslmode": endpoint.sslmode,
+        "connect_timeout": endpoint.connect_timeout,
+        "application_name": f"{APPLICATION} {purpose}".strip()[:63],
+        **KEEPALIVES,
+    }
+    optional = {"password": endpoint.password, "sslrootcert": endpoint.sslrootcert, "sslcert": endpoint.sslcert, "sslkey": endpoint.sslkey}
+    info.update({k: v for k, v in optional.items() if v})
+    return info
+
+
+def connect(endpoint: Endpoint, dbname: str = "", *, purpose: str = "", autocommit: bool = True) -> psycopg.Connection[t.Any]:
+    """A session with :data:`PINNED` settings; ``purpose`` is shown in ``pg_stat_activity.application_name``.
+
+    :raises ConnectionFailed: with the reason told apart (R26).
+    """
+    require("psycopg")
+    try:
+        conn = psycopg.connect(**conninfo(endpoint, dbname, purpose), autocommit=True)
+    except psycopg.Error as exc:
+        raise connection_failure(endpoint, dbname, exc) from exc
+    pairs = settings(conn.info.server_version).items()
+    conn.execute("; ".join(f"SET {name} = {value if name in ('DateStyle',) else quote_literal(value)}" for name, value in pairs))
+    conn.autocommit = autocommit
+    return conn
+
+
+async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "") -> asyncpg.Connection:
+    """An asyncpg session for bulk COPY with the same settings as :func:`connect`.
+
+    :raises ConnectionFailed: as :func:`connect`.
+    """
+    require("asyncpg")
+    tls = {k: getattr(endpoint, k) for k in ("sslrootcert", "sslcert", "sslkey") if getattr(endpoint, k)}
+    dsn = "postgresql://?" + "&".join(f"{k}={v}" for k, v in {"sslmode": endpoint.sslmode, **tls}.items())
+    try:
+        conn = await asyncpg.connect(
+            dsn,
+            host=endpoint.host,
+            port=endpoint.port,
+            user=endpoint.user,
+            password=endpoint.password or None,
+            database=dbname or endpoint.dbname,
+            timeout=endpoint.connect_timeout,
+            statement_cache_size=0,
+            server_settings={"application_name": f"{APPLICATION} {purpose}".strip()[:63]},
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+        raise connection_failure(endpoint, dbname, exc) from exc
+    version = conn.get_server_version()
+    number = version.major * 10000 + (version.minor * 100 if version.major < 10 else version.minor)
+    await conn.execute("; ".join(f"SET {k} = {v if k == 'DateStyle' else quote_literal(v)}" for k, v in settings(number).items()))
+    return conn
+
+
+REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("authentication", ("password authentication failed", "no password supplied", "authentication failed"), "Correct user and password."),
+    ("hba", ("no pg_hba.conf entry", "pg_hba.conf rejects"), "Allow this user, database and address in pg_hba.conf (or the provider's firewall)."),
+    ("database", ("does not exist",), "Correct the name of the database or role."),
+    (
+        "dns",
+        ("could not translate host name", "name or service not known", "failed to resolve", "getaddrinfo", "temporary failure in name"),
+        "Correct the host name, or the runtime host's DNS.",
+    ),
+    ("tls", ("ssl", "certificate"), "Check sslmode, sslrootcert and the host name in the server's certificate."),
+    ("too_many", ("too many clients", "remaining connection slots", "too many connections"), "Raise max_connections, or lower copy.jobs."),
+    ("starting", ("starting up", "shutting down", "in recovery mode", "not yet accepting"), "Wait until the server is ready and run the playbook again."),
+    (
+        "tcp",
+        ("connection refused", "timeout", "timed out", "no route to host", "network is unreachable", "connection failed", "could not connect", "server closed"),
+        "Check address, port, firewall and that the server listens there.",
+    ),
+)
+
+
+def connection_failure(endpoint: Endpoint, dbname: str, exc: BaseException) -> ConnectionFailed:
+    """What an attempt to connect ended in, told apart as R26 wants it."""
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    sqlstate = getattr(exc, "sqlstate", None) or ""
+    by_state = {"28P01": "authentication", "28000": "hba", "3D000": "database", "53300": "too_many", "57P03": "starting"}
+    lowered = text.lower()
+    reason = by_state.get(sqlstate) or next((r for r, words, dummy in REASONS if any(w in lowered for w in words)), "other")
+    hint = next((h for r, dummy, h in REASONS if r == reason), "See the server's log.")
+    label = endpoint.label(dbname)
+    return ConnectionFailed(
+        f"Could not connect to {label}: {text}", hint=hint, server=label, sqlstate=sqlstate, details={"reason": reason, "side": endpoint.side}
+    )
+
+
+@contextlib.contextmanager
+def server_errors(
+    doing: str, endpoint: Endpoint, dbname: str = "", *, kind: type[MigrationError] = MigrationError, code: str = "", hint: str = ""
+) -> t.Iterator[None]:
+    """Turn what the server answers inside the block into ``kind``: "Could not ``doing`` on ``server``: answer (SQLSTATE)".
+
+    A refused right (42501) becomes :class:`PermissionMissing`.
+    """
+    try:
+        yield
+    except psycopg.Error as exc:
+        answer = (exc.diag.message_primary if exc.diag else None) or " ".join(str(exc).split()) or type(exc).__name__
+        state = exc.sqlstate or ""
+        label = endpoint.label(dbname)
+        cls = PermissionMissing if state == "42501" and kind is MigrationError else kind
+        shown = f" (SQLSTATE {state})" if state else ""
+        raise cls(f"Could not {doing} on {label}: {answer}{shown}.", code=code, hint=hint, server=label, sqlstate=state) from exc

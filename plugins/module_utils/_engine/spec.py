@@ -1,0 +1,263 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The description of one migration: what the inventory says, checked, with the defaults filled in.
+
+The whole engine takes its instructions from :class:`MigrationSpec`. It is immutable; two are the same migration when their
+:meth:`MigrationSpec.digest` is the same, which leaves secrets and pure tuning out (R45).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import typing as t
+
+from .errors import SpecificationError
+
+SOURCE_TYPES = (
+    "on_premises",
+    "azure_vm",
+    "azure_single_server",
+    "azure_flexible",
+    "aws_rds",
+    "aws_aurora",
+    "aws_ec2",
+    "gcp_cloudsql",
+    "gcp_alloydb",
+    "gcp_compute",
+    "other",
+)
+TARGET_TYPES = ("azure_flexible", "self_managed", "aws_rds", "aws_aurora", "gcp_cloudsql", "gcp_alloydb", "other")
+OPTIONS = ("validate", "migrate", "validate_and_migrate")
+MODES = ("offline", "online")
+PLUGINS = ("auto", "wal2json", "pgoutput")
+SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+IDENTITY_POLICIES = ("fail", "set_full", "exclude")
+FENCES = ("revoke_connect", "read_only", "locks", "external", "none")
+ACKNOWLEDGE = ("spooled", "applied")
+
+MAX_DATABASES = 8
+"""Databases in one attempt (R65)."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+"""What a migration may be called (R44): letters, digits and hyphens, not a hyphen first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """One server and the login to it. ``password`` is never shown by ``repr`` nor by :meth:`public`."""
+
+    side: str
+    type: str
+    host: str
+    user: str
+    port: int = 5432
+    password: str = dataclasses.field(default="", repr=False)
+    dbname: str = "postgres"
+    sslmode: str = "prefer"
+    sslrootcert: str = ""
+    sslcert: str = ""
+    sslkey: str = ""
+    connect_timeout: int = 10
+
+    def public(self) -> dict[str, t.Any]:
+        """All but the password."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "password"}
+
+    def label(self, dbname: str = "") -> str:
+        """How errors and reports name this server: ``source db1:5432/shop as migrator``."""
+        return f"{self.side} {self.host}:{self.port}/{dbname or self.dbname} as {self.user}"
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyOptions:
+    """The base copy. ``jobs`` relays, ``index_jobs`` index builders, ``chunk_bytes`` target size of a chunk (bytes)."""
+
+    jobs: int = 2
+    index_jobs: int = 2
+    chunk_bytes: int = 1 << 30
+    format: str = "auto"  # auto | binary | text
+    bindir: str = ""  # folder of pg_dump, pg_restore, psql; empty: the newest found
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangeOptions:
+    """The change stream. Sizes in bytes, times in seconds."""
+
+    plugin: str = "auto"
+    acknowledge: str = "spooled"
+    replica_identity: str = "fail"
+    spool_max_bytes: int = 64 << 30
+    segment_bytes: int = 64 << 20
+    batch_rows: int = 50_000
+    batch_bytes: int = 32 << 20
+    heartbeat: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CutoverOptions:
+    """The cutover. Times in seconds; ``release`` is a command (list of words) run when the target may be written."""
+
+    max_latency: float = 5.0
+    max_pause: float = 30.0
+    fence: str = "revoke_connect"
+    force: bool = False
+    release: tuple[str, ...] = ()
+    verify: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class MigrationSpec:
+    """One migration of up to :data:`MAX_DATABASES` databases from one server to another."""
+
+    name: str
+    source: Endpoint
+    target: Endpoint
+    databases: tuple[str, ...]
+    option: str = "validate_and_migrate"
+    mode: str = "offline"
+    copy: CopyOptions = CopyOptions()
+    changes: ChangeOptions = ChangeOptions()
+    cutover: CutoverOptions = CutoverOptions()
+
+    @property
+    def key(self) -> str:
+        """What this migration is called on the runtime host: its name and six digits of its target, because
+        a name is unique per target only (R45)."""
+        target = f"{self.target.host.lower()}:{self.target.port}"
+        return f"{self.name}-{hashlib.sha256(target.encode()).hexdigest()[:6]}"
+
+    @property
+    def online(self) -> bool:
+        """Are changes streamed until a cutover?"""
+        return self.mode == "online"
+
+    def public(self) -> dict[str, t.Any]:
+        """The specification as plain data without secrets."""
+        data = dataclasses.asdict(self)
+        data["source"] = self.source.public()
+        data["target"] = self.target.public()
+        data["databases"] = list(self.databases)
+        data["cutover"]["release"] = list(self.cutover.release)
+        return data
+
+    def identity(self) -> dict[str, t.Any]:
+        """What makes it this migration and no other; the rest may be changed between runs."""
+        public = self.public()
+        picked: dict[str, t.Any] = {k: public[k] for k in ("name", "databases", "option", "mode")}
+        for side in ("source", "target"):
+            picked[side] = {k: public[side][k] for k in ("type", "host", "port", "user")}
+        picked["plugin"] = self.changes.plugin
+        return picked
+
+    def digest(self) -> str:
+        """SHA-256 of :meth:`identity`."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_dict(cls, data: t.Mapping[str, t.Any]) -> MigrationSpec:
+        """The specification that ``data`` describes, as the inventory's ``pg_migration`` or as :meth:`public` gives it.
+
+        :raises SpecificationError: naming the key that is wrong and what is allowed there.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        _refuse_unknown("pg_migration", data, known)
+        databases = data.get("databases") or ()
+        if isinstance(databases, str) or not all(isinstance(d, str) and d for d in databases):
+            raise SpecificationError("pg_migration.databases must be a list of database names, or [all].")
+        spec = cls(
+            name=check_name(data.get("name", "")),
+            source=_endpoint("source", data.get("source"), SOURCE_TYPES, "on_premises"),
+            target=_endpoint("target", data.get("target"), TARGET_TYPES, "azure_flexible"),
+            databases=tuple(databases),
+            option=_choice("option", data.get("option", "validate_and_migrate"), OPTIONS),
+            mode=_choice("mode", data.get("mode", "offline"), MODES),
+            copy=_section("copy", CopyOptions, data.get("copy")),
+            changes=_section("changes", ChangeOptions, data.get("changes")),
+            cutover=_section("cutover", CutoverOptions, data.get("cutover")),
+        )
+        _choice("changes.plugin", spec.changes.plugin, PLUGINS)
+        _choice("changes.acknowledge", spec.changes.acknowledge, ACKNOWLEDGE)
+        _choice("changes.replica_identity", spec.changes.replica_identity, IDENTITY_POLICIES)
+        _choice("cutover.fence", spec.cutover.fence, FENCES)
+        _choice("copy.format", spec.copy.format, ("auto", "binary", "text"))
+        if (spec.source.host.lower(), spec.source.port) == (spec.target.host.lower(), spec.target.port):
+            raise SpecificationError("Source and target are the same server.", hint="Give the target's own host and port.")
+        return spec
+
+
+def check_name(name: t.Any) -> str:
+    """``name`` if a migration may be called so (R44).
+
+    :raises SpecificationError: otherwise.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise SpecificationError(
+            f"The migration name {name!r} is not allowed: only letters, digits and hyphens, not a hyphen first, at most 63.",
+            code="PGM1002",
+            hint="Choose a name such as shop-2026.",
+        )
+    return name
+
+
+def _refuse_unknown(where: str, data: t.Mapping[str, t.Any], known: t.Collection[str]) -> None:
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise SpecificationError(f"{where} has unknown keys: {', '.join(unknown)}.", hint=f"Known keys: {', '.join(sorted(known))}.")
+
+
+def _choice(key: str, value: t.Any, allowed: t.Sequence[str]) -> str:
+    if value not in allowed:
+        raise SpecificationError(f"pg_migration.{key} is {value!r}; allowed: {', '.join(allowed)}.")
+    return str(value)
+
+
+def _endpoint(side: str, data: t.Any, types: t.Sequence[str], default_type: str) -> Endpoint:
+    if not isinstance(data, dict):
+        raise SpecificationError(f"pg_migration.{side} is missing.", hint=f"Give {side}: {{type, host, port, user, password, sslmode}}.")
+    values = {k: v for k, v in data.items() if v is not None and k != "side"}
+    _refuse_unknown(f"pg_migration.{side}", values, {f.name for f in dataclasses.fields(Endpoint)})
+    for key in ("host", "user"):
+        if not values.get(key):
+            raise SpecificationError(f"pg_migration.{side}.{key} is missing.")
+    values["type"] = _choice(f"{side}.type", values.get("type", default_type), types)
+    _choice(f"{side}.sslmode", values.get("sslmode", "prefer"), SSLMODES)
+    return Endpoint(side=side, **_typed(f"{side}", Endpoint, values))
+
+
+T = t.TypeVar("T")
+
+
+def _section(name: str, kind: type[T], data: t.Any) -> T:
+    values = {k: v for k, v in dict(data or {}).items() if v is not None}
+    _refuse_unknown(f"pg_migration.{name}", values, {f.name for f in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    return kind(**_typed(name, kind, values))
+
+
+def _typed(where: str, kind: type, values: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """``values`` converted to the field types of ``kind``: Ansible hands over text where a variable was templated."""
+    types = {f.name: f.type for f in dataclasses.fields(kind)}
+    converted = {}
+    for key, value in values.items():
+        try:
+            converted[key] = _convert(str(types[key]), value)
+        except (TypeError, ValueError):
+            raise SpecificationError(f"pg_migration.{where}.{key} is {value!r}, which is no {types[key]}.") from None
+    return converted
+
+
+def _convert(kind: str, value: t.Any) -> t.Any:
+    if kind == "bool":
+        if isinstance(value, bool):
+            return value
+        text = str(value).lower()
+        if text not in ("true", "false", "yes", "no", "1", "0"):
+            raise ValueError(value)
+        return text in ("true", "yes", "1")
+    if kind.startswith("tuple"):
+        if isinstance(value, str):
+            raise TypeError(value)
+        return tuple(str(item) for item in value)
+    return {"int": int, "float": float, "str": str}[kind](value)
