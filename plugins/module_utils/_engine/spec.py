@@ -35,7 +35,8 @@ MODES = ("offline", "online")
 PLUGINS = ("auto", "wal2json", "pgoutput")
 SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 IDENTITY_POLICIES = ("fail", "set_full", "exclude")
-FENCES = ("revoke_connect", "read_only", "locks", "external", "none")
+FENCES = ("revoke_connect", "none")
+SUPERUSER_POLICIES = ("remove", "demote")
 ACKNOWLEDGE = ("spooled", "applied")
 
 MAX_DATABASES = 8
@@ -109,6 +110,14 @@ class CutoverOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class GlobalsOptions:
+    """Roles and their settings. ``enabled``: brought to the target before the schema; superusers are left out or demoted (R35)."""
+
+    enabled: bool = True
+    superuser_policy: str = "remove"
+
+
+@dataclasses.dataclass(frozen=True)
 class MigrationSpec:
     """One migration of up to :data:`MAX_DATABASES` databases from one server to another."""
 
@@ -121,6 +130,7 @@ class MigrationSpec:
     copy: CopyOptions = CopyOptions()
     changes: ChangeOptions = ChangeOptions()
     cutover: CutoverOptions = CutoverOptions()
+    globals: GlobalsOptions = GlobalsOptions()
 
     @property
     def key(self) -> str:
@@ -177,11 +187,13 @@ class MigrationSpec:
             copy=_section("copy", CopyOptions, data.get("copy")),
             changes=_section("changes", ChangeOptions, data.get("changes")),
             cutover=_section("cutover", CutoverOptions, data.get("cutover")),
+            globals=_section("globals", GlobalsOptions, data.get("globals")),
         )
         _choice("changes.plugin", spec.changes.plugin, PLUGINS)
         _choice("changes.acknowledge", spec.changes.acknowledge, ACKNOWLEDGE)
         _choice("changes.replica_identity", spec.changes.replica_identity, IDENTITY_POLICIES)
         _choice("cutover.fence", spec.cutover.fence, FENCES)
+        _choice("globals.superuser_policy", spec.globals.superuser_policy, SUPERUSER_POLICIES)
         _choice("copy.format", spec.copy.format, ("auto", "binary", "text"))
         if (spec.source.host.lower(), spec.source.port) == (spec.target.host.lower(), spec.target.port):
             raise SpecificationError("Source and target are the same server.", hint="Give the target's own host and port.")

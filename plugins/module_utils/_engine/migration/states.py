@@ -41,8 +41,6 @@ RESUMABLE = frozenset({S.FAILED, S.VALIDATION_FAILED})
 
 ACTIVE = frozenset({S.IN_PROGRESS, S.WAITING_FOR_USER_ACTION, S.CLEANING_UP})
 
-Point = "tuple[State, Substate]"
-
 _WORK = (
     (S.IN_PROGRESS, B.PERFORMING_PREREQUISITE_STEPS),
     (S.IN_PROGRESS, B.VALIDATION_IN_PROGRESS),
@@ -67,6 +65,7 @@ def _legal() -> frozenset[tuple[tuple[State, Substate], tuple[State, Substate]]]
         (completing, waiting),  # a cutover that was given back
         (completing, (S.SUCCEEDED, B.COMPLETED)),
         # a service that starts again finds out anew how far it is
+        (validating, prerequisites),
         (copying, prerequisites),
         (waiting, prerequisites),
         (completing, prerequisites),

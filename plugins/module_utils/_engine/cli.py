@@ -1,0 +1,82 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the engine does as a program on the runtime host: ``serve`` a migration, ``work`` on and ``receive`` for a database, be the ``watchdog``.
+
+The last three are started by the first. Arguments are names and paths only; secrets are read from the migration's own file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import sys
+import traceback
+import typing as t
+from pathlib import Path
+
+from .cutover.watchdog import watch
+from .errors import MigrationError
+from .migration.paths import MigrationPaths
+from .postgres.drivers import psycopg, require
+from .service.launcher import Lock
+from .service.link import Link
+from .service.receive import receive
+from .service.supervisor import Supervisor
+from .service.worker import Worker
+from .spec import MigrationSpec
+
+
+def main(argv: t.Sequence[str] | None = None) -> int:
+    """Run one role and return the exit status: 0 ended as it should, 1 failed, 3 another service holds the lock."""
+    parser = argparse.ArgumentParser(prog="pg-migration", description="Engine of the collection pgops.migration.")
+    parser.add_argument("role", choices=("serve", "work", "receive", "watchdog"))
+    parser.add_argument("--home", type=Path, required=True, help="state directory")
+    parser.add_argument("--migration", required=True, help="key of the migration")
+    parser.add_argument("--database", default="", help="for work and receive")
+    args = parser.parse_args(argv)
+    os.umask(0o077)
+    paths = MigrationPaths(args.home, args.migration)
+    if args.role == "serve":
+        return _serve(paths)
+    if args.role == "watchdog":
+        return watch(paths.fence, paths.read_spec().source)
+    return _child(args.role, paths, args.database)
+
+
+def _serve(paths: MigrationPaths) -> int:
+    require()
+    lock = Lock(paths.lock)
+    if not lock.take():
+        sys.stderr.write(f"The service of {paths.key} runs already.\n")
+        return 3
+    asyncio.run(Supervisor(paths, paths.read_spec(), _digest(paths.engine)).run())
+    lock.close()
+    return 0
+
+
+def _child(role: str, paths: MigrationPaths, database: str) -> int:
+    link = Link()
+    link.start()
+    try:
+        spec: MigrationSpec = paths.read_spec()
+        if role == "work":
+            Worker(paths, spec, database, link).run()
+        else:
+            receive(paths, spec, database, link)
+    except MigrationError as exc:
+        link.send(failed=exc.to_dict())
+        return 1
+    except psycopg.OperationalError as exc:
+        link.send(failed=MigrationError(f"{database}: connection lost: {' '.join(str(exc).split())}", code="PGM1101").to_dict())
+        return 1
+    except Exception as exc:  # a child must say why it ends, foreseen or not
+        traceback.print_exc()
+        link.send(failed=MigrationError(f"Unforeseen in {role} of {database}: {type(exc).__name__}: {exc}", code="PGM9001").to_dict())
+        return 1
+    return 0
+
+
+def _digest(engine: Path) -> str:
+    return hashlib.sha256(engine.read_bytes()).hexdigest()[:12]

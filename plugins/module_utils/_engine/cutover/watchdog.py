@@ -1,0 +1,95 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The journal of a fence and the process that lifts it when the cutover cannot (law 10).
+
+The journal is written before the fence and says what to undo. One lock decides between "released" (the target is the server now, the source
+stays closed) and "lifted" (the source is open again): whoever comes second finds the other's word and keeps to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+from ..errors import CutoverAborted, MigrationError
+from ..migration.paths import read_json, write_json
+from ..spec import Endpoint
+from .fence import Change, lift_fence
+
+RETRY_SECONDS = 1.0
+"""Pause between attempts to lift a fence on a source that does not answer."""
+
+
+class FenceJournal:
+    """The file ``fence.json`` of a migration: ``{"state", "deadline", "changes"}``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.contextmanager
+    def _locked(self) -> t.Iterator[dict[str, t.Any] | None]:
+        with open(self.path.with_suffix(".lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield read_json(self.path)
+
+    def open(self, changes: list[Change], deadline: float) -> None:
+        """Say what is about to be changed and until when (``time.monotonic()``) it may last."""
+        with self._locked():
+            write_json(self.path, {"state": "fenced", "deadline": deadline, "changes": changes})
+
+    def release(self) -> None:
+        """The point of no return: the source stays closed.
+
+        :raises CutoverAborted: if the fence was lifted or its time is over.
+        """
+        with self._locked() as journal:
+            if not journal or journal["state"] != "fenced" or time.monotonic() >= journal["deadline"]:
+                raise CutoverAborted("The pause lasted longer than allowed; the source was opened again.", code="PGM5106")
+            write_json(self.path, {**journal, "state": "released"})
+
+    def lift(self, endpoint: Endpoint) -> bool:
+        """Undo the fence unless it was released; True if the source is open now."""
+        with self._locked() as journal:
+            if not journal or journal["state"] == "lifted":
+                return True
+            if journal["state"] == "released":
+                return False
+            for change in journal["changes"]:
+                lift_fence(endpoint, change)
+            write_json(self.path, {**journal, "state": "lifted"})
+            return True
+
+    def state(self) -> str:
+        """``none``, ``fenced``, ``released`` or ``lifted``."""
+        journal = read_json(self.path)
+        return str(journal["state"]) if journal else "none"
+
+
+def watch(path: Path, endpoint: Endpoint) -> int:
+    """Wait for the end of standard input or for the journal's deadline, then lift what is not released; the exit status.
+
+    Standard input is held by the cutover's process: its end, for whatever reason, is what is waited for.
+    """
+    journal = FenceJournal(path)
+    data = read_json(path)
+    deadline = data["deadline"] if data else 0.0
+    while journal.state() == "fenced":
+        readable, dummy, dummy2 = select.select([sys.stdin], [], [], max(0.0, min(deadline - time.monotonic(), 1.0)))
+        gone = bool(readable) and not os.read(sys.stdin.fileno(), 4096)
+        if not gone and time.monotonic() < deadline:
+            continue
+        try:
+            journal.lift(endpoint)
+        except MigrationError as exc:
+            sys.stderr.write(f"watchdog: {exc}; trying again\n")
+            time.sleep(RETRY_SECONDS)
+        except Exception as exc:  # the source must be opened whatever happens
+            sys.stderr.write(f"watchdog: {type(exc).__name__}: {exc}; trying again\n")
+            time.sleep(RETRY_SECONDS)
+    return 0

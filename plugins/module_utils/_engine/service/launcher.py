@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Starting the service so that it outlives module, SSH connection and playbook: by systemd where that runs, as a detached process otherwise."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess  # nosec: systemctl and our own engine
+import time
+import typing as t
+from pathlib import Path
+
+from ..errors import ServiceError
+from ..migration.paths import MigrationPaths
+
+SUPERVISORS = ("auto", "systemd", "process")
+START_SECONDS = 20.0
+
+
+def choose_supervisor(wanted: str) -> str:
+    """``systemd`` or ``process``; ``auto`` asks whether systemd has booted this host (sd_booted(3))."""
+    if wanted != "auto":
+        return wanted
+    return "systemd" if Path("/run/systemd/system").is_dir() and Path("/etc/systemd/system/pg-migration@.service").exists() else "process"
+
+
+class Lock:
+    """The service's lock: whoever holds it is the service. The kernel drops it with the process, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: t.IO[str] = open(path, "a+", encoding="utf-8")
+
+    def take(self) -> bool:
+        """Try to become the service."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+        return True
+
+    def close(self) -> None:
+        """Let go."""
+        self._file.close()
+
+
+def running_pid(paths: MigrationPaths) -> int | None:
+    """Process id of the service, None if it does not run."""
+    try:
+        file = open(paths.lock, "r", encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = file.read().strip()
+            return int(text) if text.isdigit() else 0
+        return None
+
+
+def start(paths: MigrationPaths, supervisor: str, python: str) -> None:
+    """Start the service and wait until it listens.
+
+    :raises ServiceError: with the end of its log if it does not.
+    """
+    if not paths.engine.exists():
+        raise ServiceError(
+            f"There is no engine at {paths.engine}.", code="PGM8006", hint="Run the playbook pgops.migration.provision_runtime."
+        )
+    paths.control.unlink(missing_ok=True)
+    if supervisor == "systemd":
+        done = subprocess.run(["systemctl", "start", f"pg-migration@{paths.key}"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ServiceError(f"systemctl start pg-migration@{paths.key} failed: {done.stderr.strip()}", code="PGM8007")
+    else:
+        command = [python, str(paths.engine), "serve", "--home", str(paths.home), "--migration", paths.key]
+        with open(paths.log, "ab") as log:
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+    _wait(paths)
+
+
+def _wait(paths: MigrationPaths) -> None:
+    limit = time.monotonic() + START_SECONDS
+    while time.monotonic() < limit:
+        if paths.control.exists() and running_pid(paths) is not None:
+            return
+        time.sleep(0.05)
+    tail = paths.log.read_text(encoding="utf-8", errors="replace")[-800:] if paths.log.exists() else ""
+    raise ServiceError(f"The migration service {paths.key} did not start within {START_SECONDS:.0f} s. {tail}", code="PGM8007", hint=f"See {paths.log}.")
+
+
+def stop(paths: MigrationPaths, supervisor: str, seconds: float = 40.0) -> None:
+    """Stop the service if it runs; killed when it does not end in time."""
+    pid = running_pid(paths)
+    if pid is None:
+        return
+    if supervisor == "systemd":
+        subprocess.run(["systemctl", "stop", f"pg-migration@{paths.key}"], capture_output=True, check=False)
+    elif pid:
+        os.kill(pid, 15)
+    limit = time.monotonic() + seconds
+    while running_pid(paths) is not None:
+        if time.monotonic() > limit:
+            if pid:
+                os.kill(pid, 9)
+            limit = time.monotonic() + seconds
+        time.sleep(0.05)

@@ -1,0 +1,242 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""What modules can ask for on the runtime host: plan, start, look, cut over, cancel. Every reading works without the service."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import sys
+import typing as t
+from pathlib import Path
+
+from ..errors import Conflict, CutoverAborted, IllegalTransition, MigrationError, ServiceError, SpecificationError
+from ..migration.catalogue import Catalogue, target_of
+from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
+from ..migration.states import ACTIVE, RESUMABLE, State, Substate
+from ..spec import MAX_DATABASES, MigrationSpec
+from ..validate.databases import resolve_databases
+from . import launcher
+from .cancel import clean_source, drop_databases
+from .control import ask_service
+from .status import summarize
+
+
+@dataclasses.dataclass(frozen=True)
+class StartPlan:
+    """What :meth:`Manager.start` would do: ``action`` is ``create``, ``resume`` or ``none``; before and after are for a diff."""
+
+    action: str
+    spec: MigrationSpec
+    before: dict[str, t.Any]
+    after: dict[str, t.Any]
+    status: dict[str, t.Any] | None
+
+
+class Manager:
+    """The migrations of one runtime host.
+
+    :param home: folder of all state.
+    :param supervisor: ``systemd``, ``process`` or ``auto``.
+    :param python: interpreter that runs the service where no unit says so.
+    """
+
+    def __init__(self, home: Path = DEFAULT_HOME, *, supervisor: str = "auto", python: str = sys.executable) -> None:
+        self._home = Path(home)
+        self._supervisor = launcher.choose_supervisor(supervisor)
+        self._python = python
+        self._catalogue = Catalogue(self._home / "catalogue.db")
+
+    # -- reading
+
+    def plan(self, spec: MigrationSpec) -> StartPlan:
+        """What starting ``spec`` would do; reads only.
+
+        :raises Conflict: the name has another specification, or another migration to this target is active.
+        :raises SpecificationError: no such databases, or more than eight.
+        """
+        record = self._catalogue.get(spec.key)
+        if record is None:
+            self._refuse_second(spec)
+            spec = self._resolved(spec)
+            return StartPlan("create", spec, {}, spec.public(), None)
+        known = MigrationSpec.from_dict(record["spec"])
+        if spec.databases == ("all",):
+            spec = dataclasses.replace(spec, databases=known.databases)
+        self._refuse_other(spec, known)
+        status = self._status(record)
+        state = State(record["state"])
+        if state is State.CANCELED:
+            raise Conflict(
+                f"The migration {spec.name} was canceled; a canceled migration cannot go on.",
+                hint="Drop the databases it made on the target and choose another name.",
+                details={"state": state.value},
+            )
+        resume = state in RESUMABLE or (state in ACTIVE and not status["service"]["running"])
+        before = {"state": state.value, "service": "running" if status["service"]["running"] else "stopped"}
+        after = {"state": State.IN_PROGRESS.value, "service": "running"} if resume else before
+        return StartPlan("resume" if resume else "none", spec, before, after, status)
+
+    def status(self, name: str, target: str | None = None) -> dict[str, t.Any] | None:
+        """The migration called ``name`` (or with that key), the newest if several targets have one; None if there is none."""
+        for record in self._catalogue.list():
+            if name in (record["name"], record["key"]) and target in (None, record["target"]):
+                return self._status(record)
+        return None
+
+    def list(self, target: str | None = None) -> list[dict[str, t.Any]]:
+        """All migrations (to ``target``), newest first (R42, R43, R74)."""
+        return [self._status(record) for record in self._catalogue.list() if target in (None, record["target"])]
+
+    # -- acting
+
+    def start(self, spec: MigrationSpec) -> dict[str, t.Any]:
+        """Carry out :meth:`plan`; returns within seconds, the work goes on in the service (R71)."""
+        plan = self.plan(spec)
+        paths = self._paths(plan.spec.key)
+        if plan.action != "none":
+            paths.make()
+            if plan.action == "create":
+                self._catalogue.create(plan.spec)
+                own(paths.catalogue, self._home)
+            paths.write_spec(plan.spec)
+            self._catalogue.update_spec(plan.spec)
+            launcher.start(paths, self._supervisor, self._python)
+        return self._known(plan.spec.key)
+
+    def request_cutover(self, key: str, options: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Ask the service to cut over and return at once.
+
+        :raises CutoverAborted: it is refused; nothing happened.
+        """
+        status = self._known(key)
+        if status["mode"] != "online":
+            raise CutoverAborted(f"Cutover refused: {status['name']} is an offline migration; it ends by itself.", code="PGM5003")
+        if State(status["state"]) not in ACTIVE:
+            raise CutoverAborted(f"Cutover refused: {status['name']} is {status['state']}.", code="PGM5001")
+        ask_service(self._paths(key).control, "cutover", options=options or {})
+        return self._known(key)
+
+    def cancel(self, key: str, *, drop_target: bool = False) -> dict[str, t.Any]:
+        """End the migration and take all that is ours from the source (R102 to R108); safe to repeat.
+
+        :raises IllegalTransition: it has ended already (R103).
+        """
+        status = self._known(key)
+        state, substate = State(status["state"]), Substate(status["substate"])
+        if state in (State.SUCCEEDED, State.VALIDATION_FAILED) or (state is State.FAILED and not self._paths(key).spec.exists()):
+            raise IllegalTransition(f"{status['name']} is {state.value} and cannot be canceled.", hint="Nothing is left to cancel.")
+        paths = self._paths(key)
+        launcher.stop(paths, self._supervisor)
+        if state is not State.CANCELED:
+            self._catalogue.move(key, State.CLEANING_UP, substate)
+        spec = paths.read_spec()
+        removed = clean_source(paths, spec)
+        dropped = drop_databases(spec) if drop_target else []
+        self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": [d for d in spec.databases if d not in dropped]})
+        if state is not State.CANCELED:
+            self._catalogue.move(key, State.CANCELED, substate)
+        return self._known(key)
+
+    def stop(self, key: str) -> dict[str, t.Any]:
+        """Stop the service; the migration goes on when it is started again. The slot keeps the source's WAL meanwhile."""
+        launcher.stop(self._paths(key), self._supervisor)
+        return self._known(key)
+
+    def forget(self, key: str) -> None:
+        """Take an ended migration from the list; an active one is canceled first (R119)."""
+        status = self._known(key)
+        if State(status["state"]) in ACTIVE:
+            self.cancel(key)
+        self._catalogue.delete(key)
+
+    # -- helpers
+
+    def _paths(self, key: str) -> MigrationPaths:
+        return MigrationPaths(self._home, key)
+
+    def _known(self, key: str) -> dict[str, t.Any]:
+        record = self._catalogue.get(key)
+        if record is None:
+            raise ServiceError(f"This runtime host knows no migration {key}.", code="PGM8008", hint="Check the name and pg_migration_home.")
+        return self._status(record)
+
+    def _refuse_second(self, spec: MigrationSpec) -> None:
+        for record in self._catalogue.list():
+            if record["target"] == target_of(spec) and State(record["state"]) in ACTIVE:
+                raise Conflict(
+                    f"The migration {record['name']} to this target is {record['state']}; only one can be active at a time.",
+                    hint=f"Finish or cancel {record['name']} first.",
+                    details={"active": record["name"]},
+                )
+
+    @staticmethod
+    def _refuse_other(spec: MigrationSpec, known: MigrationSpec) -> None:
+        if spec.digest() == known.digest():
+            return
+        old, new = known.identity(), spec.identity()
+        differences = {k: {"recorded": old[k], "asked": new[k]} for k in old if old[k] != new[k]}
+        raise Conflict(
+            f"A migration named {spec.name} to this target exists with another specification; it differs in {', '.join(differences)}.",
+            hint="Choose another name, or give the specification that it was created with.",
+            details={"differences": differences},
+        )
+
+    @staticmethod
+    def _resolved(spec: MigrationSpec) -> MigrationSpec:
+        databases = tuple(resolve_databases(spec))
+        if len(databases) > MAX_DATABASES:
+            raise SpecificationError(
+                f"{len(databases)} databases in one attempt; at most {MAX_DATABASES} are allowed.",
+                code="PGM1004",
+                hint="Name up to eight databases, and the next set in the next attempt.",
+            )
+        return dataclasses.replace(spec, databases=databases)
+
+    def _status(self, record: dict[str, t.Any]) -> dict[str, t.Any]:
+        paths = self._paths(record["key"])
+        live = read_json(paths.status) or {}
+        spec, facts = record["spec"], record["facts"]
+        pid = launcher.running_pid(paths)
+        status = {
+            "key": record["key"],
+            "name": record["name"],
+            "state": record["state"],
+            "substate": record["substate"],
+            "mode": spec["mode"],
+            "option": spec["option"],
+            "source": spec["source"],
+            "target": spec["target"],
+            "databases": spec["databases"],
+            "created": record["created"],
+            "started": record["started"],
+            "ended": record["ended"],
+            "duration_seconds": _duration(record),
+            "error": record["error"],
+            "validation": facts.get("validation"),
+            "progress": live.get("progress") or {},
+            "plugin": live.get("plugin") or {},
+            "cutover": facts.get("cutover"),
+            "verification": facts.get("verification"),
+            "canceled": facts.get("canceled"),
+            "events": record["events"],
+            "engine": live.get("engine"),
+            "service": {"running": pid is not None, "pid": pid, "supervisor": self._supervisor},
+            "files": {"log": str(paths.log), "report": str(paths.folder / "certificate.json")},
+        }
+        status["summary"] = summarize(status)
+        if State(record["state"]) in ACTIVE and pid is None:
+            status["summary"] += "  (the service does not run: play migrate again)"
+        return status
+
+
+def _duration(record: dict[str, t.Any]) -> float:
+    """Seconds from start to end, or to now while it is active (R87)."""
+
+    def moment(text: str) -> datetime.datetime:
+        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+    end = moment(record["ended"]) if record["ended"] else datetime.datetime.now(datetime.timezone.utc)
+    return round((end - moment(record["started"])).total_seconds(), 1)
+
+

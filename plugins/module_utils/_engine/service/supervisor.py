@@ -1,0 +1,315 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The service of one migration: takes it from state to state, runs its children, listens on the control socket.
+
+It may be killed at any moment; started again, it goes on from the record, the workers' memory and the targets' ledgers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import signal
+import typing as t
+
+from ..cutover.machine import Cutover
+from ..cutover.watchdog import FenceJournal
+from ..errors import CutoverAborted, MigrationError
+from ..globals.plan import apply_globals, plan_globals
+from ..migration.catalogue import Catalogue, now
+from ..migration.paths import MigrationPaths, write_json
+from ..migration.states import State, Substate
+from ..spec import MigrationSpec
+from ..validate.runner import validate
+from .children import Child
+from .control import serve_control
+from .status import Progress
+
+COPIES_AT_ONCE = 2
+"""Databases whose base copy runs at the same time."""
+
+STATUS_SECONDS = 0.5
+FOLLOWING = ("streaming", "copied", "finished")
+
+
+class Supervisor:
+    """Runs the migration ``spec`` until it ends, waits for nobody any more, or is told to stop."""
+
+    def __init__(self, paths: MigrationPaths, spec: MigrationSpec, engine: str) -> None:
+        self._paths = paths
+        self._spec = spec
+        self._engine = engine
+        self._catalogue = Catalogue(paths.catalogue)
+        self._progress: dict[str, Progress] = {database: Progress() for database in spec.databases}
+        self._workers: dict[str, Child] = {}
+        self._receivers: dict[str, Child] = {}
+        self._plugins: dict[str, dict[str, str]] = {}
+        self._cutover: dict[str, t.Any] | None = None
+        self._changed = asyncio.Event()
+        self._failure: MigrationError | None = None
+        self._stop = asyncio.Event()
+        self._requests: asyncio.Queue[dict[str, t.Any]] = asyncio.Queue()
+
+    # -- life
+
+    async def run(self) -> None:
+        """The whole life of the service."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._halt)
+        control = await serve_control(self._paths.control, self._handle)
+        ticker = loop.create_task(self._tick())
+        try:
+            await self._migrate()
+        except MigrationError as exc:
+            self._fail(exc)
+        except _Halted:
+            self._catalogue.event(self._paths.key, "warning", "The service was stopped; run the playbook migrate to go on.")
+        finally:
+            await self._stop_children()
+            ticker.cancel()
+            control.close()
+            self._write_status()
+
+    def _halt(self) -> None:
+        self._stop.set()
+        self._changed.set()
+
+    async def _migrate(self) -> None:
+        key = self._paths.key
+        self._move(State.IN_PROGRESS, Substate.PERFORMING_PREREQUISITE_STEPS)
+        await asyncio.to_thread(FenceJournal(self._paths.fence).lift, self._spec.source)
+        record = self._catalogue.get(key) or {}
+        if self._spec.option != "migrate" and not record["facts"].get("validated"):
+            await self._validate()
+            if self._spec.option == "validate":
+                self._move(State.SUCCEEDED, Substate.COMPLETED)
+                return
+        if self._spec.globals.enabled:
+            await self._migrate_globals()
+        self._move(State.IN_PROGRESS, Substate.MIGRATING_DATA)
+        await self._copy()
+        if record["facts"].get("cutover", {}).get("released_at"):  # broken off after the point of no return
+            self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
+            await self._prove(False)
+        elif self._spec.online:
+            await self._wait_for_cutover()
+        else:
+            await self._finish_offline()
+
+    async def _validate(self) -> None:
+        self._move(State.IN_PROGRESS, Substate.VALIDATION_IN_PROGRESS)
+        report = await asyncio.to_thread(validate, self._spec)
+        self._catalogue.remember(self._paths.key, validation=report.to_dict(), validated=report.status != "Failed")
+        if report.status == "Failed":
+            failed = [finding for finding in report.findings if finding.severity == "Failed"]
+            first = failed[0]
+            raise _ValidationFailed(
+                f"Validation failed: {len(failed)} finding(s); the first: {first.code} {first.message}",
+                code=first.code,
+                hint=first.fix or "See the validation report, mend what it names, then run this playbook again.",
+            )
+
+    async def _migrate_globals(self) -> None:
+        def work() -> tuple[int, list[str]]:
+            options = self._spec.globals
+            plan = plan_globals(
+                self._spec.source, self._spec.target, databases=self._spec.databases, superuser_policy=options.superuser_policy
+            )
+            return len(apply_globals(plan)), [str(skipped) for skipped in plan.skipped]
+
+        count, skipped = await asyncio.to_thread(work)
+        self._catalogue.event(self._paths.key, "info", f"Globals: {count} statements applied, {len(skipped)} left out")
+
+    async def _copy(self) -> None:
+        """Start the workers, few at a time, and wait until all follow the stream (online) or have copied (offline)."""
+        waiting = list(self._spec.databases)
+        while True:
+            busy = [d for d in self._workers if self._progress[d].figures["phase"] not in FOLLOWING]
+            while waiting and len(busy) < COPIES_AT_ONCE:
+                database = waiting.pop(0)
+                self._start_worker(database)
+                busy.append(database)
+            if not busy and not waiting:
+                return
+            await self._change()
+
+    def _start_worker(self, database: str) -> None:
+        worker = Child(self._paths, "work", database, lambda report: self._heard(database, report), self._child_failed)
+        self._workers[database] = worker
+        worker.start()
+
+    def _child_failed(self, error: MigrationError) -> None:
+        self._failure = self._failure or error
+        self._changed.set()
+
+    async def _change(self) -> None:
+        """Wait until something happened.
+
+        :raises MigrationError: what ended a child. :raises _Halted: if the service is to stop.
+        """
+        await self._changed.wait()
+        self._changed.clear()
+        if self._failure:
+            raise self._failure
+        if self._stop.is_set():
+            raise _Halted
+
+    async def _stop_children(self) -> None:
+        await asyncio.gather(*(child.stop() for child in [*self._workers.values(), *self._receivers.values()]))
+
+    # -- what children say
+
+    def _heard(self, database: str, report: dict[str, t.Any]) -> None:
+        progress = self._progress[database]
+        if "progress" in report:
+            progress.merge(report["progress"])
+            applied = report["progress"].get("durable_lsn")
+            if applied and database in self._receivers:
+                self._receivers[database].tell("applied", lsn=applied)
+        elif "phase" in report:
+            progress.phase(report["phase"])
+            self._changed.set()
+        elif report.get("event") == "slot":
+            self._plugins[database] = {"plugin": report["plugin"], "reason": report["reason"]}
+            self._start_receiver(database)
+        elif "warning" in report:
+            progress.figures["message"] = report["warning"]
+            self._catalogue.event(self._paths.key, "warning", report["warning"])
+
+    def _start_receiver(self, database: str) -> None:
+        if database not in self._receivers:
+            receiver = Child(self._paths, "receive", database, lambda report: self._heard(database, report), self._child_failed)
+            self._receivers[database] = receiver
+            receiver.start()
+
+    # -- cutover
+
+    async def _wait_for_cutover(self) -> None:
+        self._move(State.WAITING_FOR_USER_ACTION, Substate.WAITING_FOR_CUTOVER_TRIGGER)
+        while True:
+            request = asyncio.ensure_future(self._requests.get())
+            change = asyncio.ensure_future(self._change())
+            done, dummy = await asyncio.wait({request, change}, return_when=asyncio.FIRST_COMPLETED)
+            if change in done:
+                request.cancel()
+                change.result()
+                continue
+            change.cancel()
+            if await self._cut_over(request.result()):
+                return
+
+    async def _cut_over(self, request: dict[str, t.Any]) -> bool:
+        options = dataclasses.replace(self._spec.cutover, **request)
+        self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
+        cutover = Cutover(self._paths, self._spec, self._spec.databases, options, self._ask)
+        try:
+            result = await cutover.run()
+        except CutoverAborted as exc:
+            self._cutover = {**cutover.result.to_dict(), "released_at": None, "given_back": exc.to_dict()}
+            self._catalogue.remember(self._paths.key, cutover=self._cutover)
+            self._catalogue.event(self._paths.key, "error", f"Cutover given back: {exc.message}")
+            self._move(State.WAITING_FOR_USER_ACTION, Substate.WAITING_FOR_CUTOVER_TRIGGER)
+            return False
+        self._cutover = result.to_dict()
+        self._catalogue.remember(self._paths.key, cutover=self._cutover)
+        await self._prove(options.verify and options.fence != "none")
+        return True
+
+    async def _ask(self, database: str, command: str, **arguments: t.Any) -> dict[str, t.Any]:
+        return await self._workers[database].ask(command, **arguments)
+
+    async def _prove(self, verify: bool) -> None:
+        """After the release: compare every row under the cutover's snapshots, remove what is ours, and end."""
+        if verify:
+            results = {database: await self._ask(database, "verify") for database in self._spec.databases}
+            equal = all(result["equal"] for result in results.values())
+            verification = {"equal": equal, "time": now(), "databases": results}
+            self._catalogue.remember(self._paths.key, verification=verification)
+            write_json(self._paths.folder / "certificate.json", {"migration": self._spec.public(), "cutover": self._cutover, "verification": verification})
+            if not equal:
+                self._catalogue.event(self._paths.key, "error", "Verification found differences; see certificate.json")
+        for receiver in self._receivers.values():
+            await receiver.stop()
+        for database in self._spec.databases:
+            await self._ask(database, "finish")
+            self._progress[database].merge({"phase": "finished", "state": "Succeeded", "ended": now()})
+        self._move(State.SUCCEEDED, Substate.COMPLETED)
+
+    async def _finish_offline(self) -> None:
+        self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
+        await self._prove(self._spec.cutover.verify)
+
+    # -- record and status
+
+    def _move(self, state: State, substate: Substate, error: MigrationError | None = None) -> None:
+        self._catalogue.move(self._paths.key, state, substate, error.to_dict() if error else None)
+        self._write_status()
+
+    def _fail(self, error: MigrationError) -> None:
+        record = self._catalogue.get(self._paths.key) or {}
+        substate = Substate(record["substate"])
+        state = State.VALIDATION_FAILED if isinstance(error, _ValidationFailed) else State.FAILED
+        for progress in self._progress.values():
+            if progress.figures["phase"] != "finished":
+                progress.merge({"state": state.value, "message": error.message, "ended": now()})
+        self._move(state, substate, error)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_SECONDS)
+            self._write_status()
+
+    def _write_status(self) -> None:
+        live = {
+            "progress": {database: progress.figures for database, progress in self._progress.items()},
+            "plugin": self._plugins,
+            "engine": self._engine,
+            "written": now(),
+        }
+        write_json(self._paths.status, live, durable=False)
+
+    # -- control socket
+
+    async def _handle(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        name = command.get("command")
+        if name == "ping":
+            return {"engine": self._engine}
+        if name == "stop":
+            self._halt()
+            return {}
+        if name == "cutover":
+            return self._accept_cutover(command.get("options") or {})
+        raise MigrationError(f"The service does not know the command {name!r}.", code="PGM8003")
+
+    def _accept_cutover(self, options: dict[str, t.Any]) -> dict[str, t.Any]:
+        record = self._catalogue.get(self._paths.key) or {}
+        if record["state"] != State.WAITING_FOR_USER_ACTION.value:
+            raise CutoverAborted(
+                f"Cutover refused: the migration is {record['state']} / {record['substate']}, not WaitingForUserAction.",
+                code="PGM5001",
+                hint="Wait until the playbook migrate reports WaitingForCutoverTrigger.",
+            )
+        with contextlib.suppress(KeyError):
+            options["release"] = tuple(options["release"])
+        wanted = dataclasses.replace(self._spec.cutover, **options)
+        for database, progress in self._progress.items():
+            latency = progress.figures.get("latency_seconds")
+            if not wanted.force and (latency is None or latency > wanted.max_latency):
+                shown = "not known" if latency is None else f"{latency:.1f} s"
+                raise CutoverAborted(
+                    f"Cutover refused: the latency of {database} is {shown}, allowed are {wanted.max_latency:.1f} s.",
+                    code="PGM5002",
+                    hint="Stop or slow the writers until it has fallen, or set cutover.force.",
+                )
+        self._requests.put_nowait(options)
+        return {"accepted": now()}
+
+
+class _ValidationFailed(MigrationError):
+    """Validation has a failed finding."""
+
+
+class _Halted(Exception):
+    """The service was told to stop; the migration stays as it is."""

@@ -1,0 +1,204 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The process that moves one database: prepare, base copy, change stream, and its part of the cutover.
+
+It can be killed at any moment and started again: what is done is read from the target's ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+
+from ..changes.heartbeat import Heartbeat
+from ..changes.stream import ChangeStream
+from ..cutover.completion import complete_database, emit_marker
+from ..cutover.proof import ProofSnapshots
+from ..errors import CutoverAborted, MigrationError
+from ..migration.ledger import Ledger
+from ..postgres.identifiers import object_name
+from ..postgres.session import connect
+from ..snapshot.basecopy import BaseCopy, CopyJob
+from ..source.publication import drop_publication
+from ..source.slot import drop_slot
+from ..spec import MigrationSpec
+from ..verify.compare import verify_database
+from .link import Link
+from ..migration.paths import MigrationPaths
+from .prepare import COPIED, Prepared, prepare, remember_finished
+
+
+class Worker:
+    """Moves ``database``; told what to do and heard through ``link``."""
+
+    def __init__(self, paths: MigrationPaths, spec: MigrationSpec, database: str, link: Link) -> None:
+        self._paths = paths
+        self._spec = spec
+        self._database = database
+        self._link = link
+        self._stream: ChangeStream | None = None
+        self._failure: MigrationError | None = None
+        self._proof: ProofSnapshots | None = None
+
+    def run(self) -> None:
+        """The whole life; returns when finished or told to stop.
+
+        :raises MigrationError: what the service is to record.
+        """
+        self._phase("preparing")
+        prepared = prepare(self._spec, self._database, self._paths.work(self._database))
+        if prepared.finished:
+            self._phase("finished")
+            self._obey()
+            return
+        if prepared.choice:
+            choice = prepared.choice
+            self._link.send(event="slot", slot=prepared.slot, plugin=choice.plugin, reason=choice.reason)
+        if prepared.snapshot:
+            self._copy(prepared)
+        if self._link.stop.is_set():
+            return
+        if prepared.choice:
+            self._follow(prepared)
+        else:
+            self._phase("copied")
+            self._obey()
+
+    # -- base copy
+
+    def _copy(self, prepared: Prepared) -> None:
+        snapshot = prepared.snapshot
+        if snapshot is None:
+            return
+        self._phase("copying")
+        job = CopyJob(
+            spec=self._spec,
+            database=self._database,
+            workdir=self._paths.work(self._database),
+            snapshot=snapshot.snapshot,
+            start_lsn=snapshot.consistent_point,
+        )
+        try:
+            BaseCopy(job, self._progress, snapshot.close, self._link.stop).run()
+        finally:
+            snapshot.close()
+        if not self._link.stop.is_set():
+            with connect(self._spec.target, self._database, purpose="copy") as conn:
+                Ledger(conn).mark_step(COPIED)
+
+    # -- change stream
+
+    def _follow(self, prepared: Prepared) -> None:
+        if prepared.choice is None:
+            return
+        self._phase("streaming")
+        stop = self._link.stop
+        spool = self._paths.spool(self._database)
+        self._stream = ChangeStream(self._spec, self._database, prepared.choice, spool, self._progress, stop)
+        heartbeat = Heartbeat(self._spec, self._database, stop) if prepared.choice.messages else None
+        threads = [threading.Thread(target=self._guarded, args=(self._stream.run,), name="apply", daemon=True)]
+        if heartbeat:
+            threads.append(threading.Thread(target=heartbeat.run, name="heartbeat", daemon=True))
+        for thread in threads:
+            thread.start()
+        try:
+            self._obey()
+        finally:
+            stop.set()
+            threads[0].join(timeout=30)
+        if self._failure:
+            raise self._failure
+
+    def _guarded(self, run: t.Callable[[], None]) -> None:
+        """Run the stream; its failure ends the process through the command queue."""
+        try:
+            run()
+        except MigrationError as exc:
+            self._failure = exc
+        except Exception as exc:  # whatever it is, the service must hear of it
+            self._failure = MigrationError(f"Unforeseen in the change stream: {type(exc).__name__}: {exc}", code="PGM9001")
+        self._link.commands.put({"command": "stop"})
+
+    # -- commands of the service
+
+    def _obey(self) -> None:
+        handlers: dict[str, t.Callable[[dict[str, t.Any]], dict[str, t.Any]]] = {
+            "drain": self._drain,
+            "resume": self._resume,
+            "complete": self._complete,
+            "verify": self._verify,
+            "finish": self._finish,
+        }
+        while True:
+            command = self._link.commands.get()
+            name = command["command"]
+            if name == "stop":
+                return
+            try:
+                answer = handlers[name](command)
+                self._link.send(reply=command["id"], result=answer)
+            except MigrationError as exc:
+                self._link.send(reply=command["id"], error=exc.to_dict())
+            except Exception as exc:  # a reply must come whatever happens, or the cutover waits for its deadline
+                self._link.send(reply=command["id"], error=MigrationError(f"{name}: {type(exc).__name__}: {exc}", code="PGM9001").to_dict())
+            if name == "finish":
+                return
+
+    def _drain(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Write our marker on the source and wait until the target has all that was committed before it (law 10)."""
+        if self._stream is None:
+            raise CutoverAborted("There is no change stream to drain.")
+        token = str(command["token"])
+        self._stream.hold_at(token)
+        lsn = emit_marker(self._spec, self._database, token)
+        position = self._stream.wait_marker(token, lsn, float(command["timeout"]))
+        return {"marker": lsn, "end_lsn": position.end_lsn, "commit_time": str(position.commit_time)}
+
+    def _resume(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """The cutover was given back: apply what comes after the marker too."""
+        if self._proof:
+            self._proof.close()
+            self._proof = None
+        if self._stream:
+            self._stream.hold_at(None)
+        return {}
+
+    def _complete(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """What the stream does not carry, and the snapshots that the proof is made under."""
+        done = complete_database(self._spec, self._database)
+        if command.get("proof"):
+            self._proof = ProofSnapshots(self._spec, self._database)
+        return done
+
+    def _verify(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Compare all rows of both sides as of the cutover; writers may be at work on the target by now."""
+        proof = self._proof
+        try:
+            snapshots = {"source_snapshot": proof.source, "target_snapshot": proof.target} if proof else {}
+            return verify_database(self._spec, self._database, **snapshots).to_dict()
+        finally:
+            if proof:
+                proof.close()
+                self._proof = None
+
+    def _finish(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Remove what is ours on both sides; the migration of this database is over."""
+        self._link.stop.set()
+        remember_finished(self._paths.work(self._database))
+        if self._spec.online:
+            name = object_name(self._spec.key, self._database)
+            with connect(self._spec.source, self._database, purpose="finish") as conn:
+                drop_slot(conn, name)
+                drop_publication(conn, name)
+        with contextlib.suppress(MigrationError), connect(self._spec.target, self._database, purpose="finish") as conn:
+            Ledger(conn).drop()
+        return {}
+
+    # -- reports
+
+    def _phase(self, phase: str) -> None:
+        self._link.send(phase=phase)
+
+    def _progress(self, figures: dict[str, t.Any]) -> None:
+        self._link.send(progress=figures)
