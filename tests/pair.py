@@ -1,0 +1,69 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""A source and a target with the roles of a migration, and the inventory's dict ``pg_migration`` for them.
+
+The rights are those of real life: nobody who migrates is a superuser.
+
+* source: ``app`` owns the databases, ``migrator`` (LOGIN REPLICATION) is a member of it, reads all data and may end sessions;
+* target: ``admin`` (LOGIN CREATEDB CREATEROLE) and, from 15 on, the right to set ``session_replication_role``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import typing as t
+
+import servers as lab
+
+OWNER = "app"
+
+
+@dataclasses.dataclass(frozen=True)
+class Login:
+    """A role and its password."""
+
+    name: str
+    password: str
+
+
+def make_source(name: str = "source", **options: t.Any) -> lab.Server:
+    """A server with logical decoding and the roles ``app`` and ``migrator``; see :func:`migrator_of` for the password."""
+    settings = {**lab.LOGICAL, **(options.pop("settings", None) or {})}
+    server = lab.start_server(name, settings=settings, **options)
+    password = secrets.token_urlsafe(9)
+    server.create_role(OWNER, password)
+    server.create_role("migrator", password, "REPLICATION")
+    granted = [OWNER, "pg_signal_backend", "pg_read_all_settings"] + (["pg_read_all_data"] if server.major >= 14 else [])
+    server.execute(f"GRANT {', '.join(granted)} TO migrator")
+    PASSWORDS[server.port] = password
+    return server
+
+
+def make_target(name: str = "target", **options: t.Any) -> lab.Server:
+    """A plain server with the role ``admin``, which is no superuser."""
+    server = lab.start_server(name, **options)
+    password = secrets.token_urlsafe(9)
+    server.create_role("admin", password, "CREATEDB CREATEROLE")
+    if server.major >= 15:
+        server.execute("GRANT SET ON PARAMETER session_replication_role TO admin")
+    PASSWORDS[server.port] = password
+    return server
+
+
+PASSWORDS: dict[int, str] = {}
+"""Port of a server to the password of its migration role."""
+
+
+def describe(source: lab.Server, target: lab.Server, name: str, databases: t.Sequence[str], **overrides: t.Any) -> dict[str, t.Any]:
+    """The dict ``pg_migration`` of an inventory for these servers."""
+    ends: dict[str, dict[str, t.Any]] = {
+        "source": {"type": "on_premises", "user": "migrator", **_address(source), **overrides.pop("source", {})},
+        "target": {"type": "self_managed", "user": "admin", **_address(target), **overrides.pop("target", {})},
+    }
+    defaults: dict[str, t.Any] = {"mode": "online", "copy": {"bindir": str(max(source, target, key=lambda s: s.major).bindir)}}
+    return {"name": name, "databases": list(databases), **defaults, **ends, **overrides}
+
+
+def _address(server: lab.Server) -> dict[str, t.Any]:
+    return {"host": server.host, "port": server.port, "password": PASSWORDS[server.port], "sslmode": "disable"}
