@@ -1,6 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the engine does as a program on the runtime host: ``serve`` a migration, ``work`` on and ``receive`` for a database, be the ``watchdog``.
+"""What the engine does as a program on the runtime host: ``serve`` a migration, ``work`` on and ``receive`` for a database,
+be the ``watchdog``.
 
 The last three are started by the first. Arguments are names and paths only; secrets are read from the migration's own file.
 """

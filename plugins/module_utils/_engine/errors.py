@@ -5,8 +5,8 @@
 An error says what was tried, on which server and object, what the server answered and what to do about it. The adapter for Ansible
 turns it into one ``fail_json``; the service writes it into the migration's record. Neither adds words of its own.
 
-Codes are ``PGM`` and four digits, in blocks: 10 specification and names, 11 connections and rights, 12 slot and publication,
-2x findings of the validation, 3x base copy, 4x change stream, 5x cutover, 6x verification, 7x globals, 8x service and engine, 90 unforeseen.
+Codes are ``PGM`` and four digits, in blocks: 10 specification and names, 11 connections and rights, 12 slot and publication, 2x findings
+of the validation, 3x base copy, 4x change stream, 5x cutover, 6x verification, 7x globals, 8x service and engine, 90 unforeseen.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The last steps of one database inside the pause: the marker, and what logical decoding does not carry.
 
-Sequences, large objects, unlogged tables and materialized views are not in the stream (PostgreSQL manual 29.8 "Restrictions"), so they are brought
-level after the drain, while nobody writes.
+Sequences, large objects and materialized views are not in the stream (PostgreSQL manual 29.8 "Restrictions"), so they are
+brought level after the drain, while nobody writes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import typing as t
 
 from ..changes.heartbeat import MARKER_PREFIX
+from ..errors import CutoverAborted
 from ..postgres.lsn import parse_lsn
 from ..postgres.session import connect, server_errors
 from ..snapshot.finish import refresh_matviews
 from ..snapshot.largeobjects import sync_differences
-from ..errors import CutoverAborted
 from ..spec import MigrationSpec
 from .sequences import sync_sequences
 
@@ -23,10 +23,13 @@ from .sequences import sync_sequences
 def emit_marker(spec: MigrationSpec, database: str, token: str) -> int:
     """Write our marker into the source's WAL and return the WAL position after it.
 
-    The message is transactional: it comes through the stream in commit order, behind all that was committed before. On servers whose stream carries
-    no messages the position alone is the marker.
+    The message is transactional: it comes through the stream in commit order, behind all that was committed before. On servers
+    whose stream carries no messages the position alone is the marker.
     """
-    with connect(spec.source, database, purpose="cutover") as conn, server_errors("write the cutover marker", spec.source, database, kind=CutoverAborted):
+    with (
+        connect(spec.source, database, purpose="cutover") as conn,
+        server_errors("write the cutover marker", spec.source, database, kind=CutoverAborted),
+    ):
         modern = conn.info.server_version >= 100000
         conn.execute("SELECT pg_logical_emit_message(true, %s, %s)", [MARKER_PREFIX, token])
         where = "pg_current_wal_insert_lsn()" if modern else "pg_current_xlog_insert_location()"
@@ -39,10 +42,13 @@ def complete_database(spec: MigrationSpec, database: str) -> dict[str, t.Any]:
 
     :return: how much of each: ``sequences``, ``large_objects``, ``materialized_views``.
     """
-    with connect(spec.source, database, purpose="cutover") as source, connect(spec.target, database, purpose="cutover") as target:
-        with server_errors("bring sequences and large objects level", spec.target, database, kind=CutoverAborted):
-            return {
-                "sequences": sync_sequences(source, target),
-                "large_objects": sync_differences(source, target),
-                "materialized_views": refresh_matviews(target),
-            }
+    with (
+        connect(spec.source, database, purpose="cutover") as source,
+        connect(spec.target, database, purpose="cutover") as target,
+        server_errors("bring sequences and large objects level", spec.target, database, kind=CutoverAborted),
+    ):
+        return {
+            "sequences": sync_sequences(source, target),
+            "large_objects": sync_differences(source, target),
+            "materialized_views": refresh_matviews(target),
+        }

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Keeping writers off the source, proving that none is left, and letting them in again (law 10).
 
-The fence ``revoke_connect`` takes the right to connect from everybody but the migration user, ends the sessions that are there and looks until
-none is left. ``default_transaction_read_only`` would be no fence: any session may say ``BEGIN READ WRITE``.
+The fence ``revoke_connect`` takes the right to connect from everybody but the migration user, ends the sessions that are there
+and looks until none is left. ``default_transaction_read_only`` would be no fence: any session may say ``BEGIN READ WRITE``.
 What is changed is returned as data before it is changed, so that a process that knows nothing else can undo it.
 """
 
@@ -57,7 +57,7 @@ def raise_fence(endpoint: Endpoint, change: Change, deadline: float) -> int:
             name = quote_ident(database)
             with conn.transaction():
                 conn.execute(f"GRANT CONNECT ON DATABASE {name} TO {user}")
-                for grantee, dummy in change["grants"]:
+                for grantee, _grantable in change["grants"]:
                     if grantee != user:
                         conn.execute(f"REVOKE CONNECT ON DATABASE {name} FROM {grantee} CASCADE")
             left = [g for g, dummy in conn.execute(_GRANTS) if g != user]
@@ -65,7 +65,8 @@ def raise_fence(endpoint: Endpoint, change: Change, deadline: float) -> int:
             raise CutoverAborted(
                 f"{endpoint.user} may not revoke CONNECT on {endpoint.label(database)}: {', '.join(left)} still have it.",
                 code="PGM5102",
-                hint=f"Make {endpoint.user} a member of the role that owns the database {database}, or set cutover.fence to none and stop the writers.",
+                hint=f"Make {endpoint.user} a member of the role that owns the database {database},"
+                " or set cutover.fence to none and stop the writers.",
                 server=endpoint.label(database),
             )
         return _end_sessions(conn, endpoint, database, deadline)
@@ -97,7 +98,8 @@ def _end_sessions(conn: psycopg.Connection[t.Any], endpoint: Endpoint, database:
                 conn.execute("SELECT pg_terminate_backend(%s)", [pid])
             except psycopg.errors.InsufficientPrivilege as exc:
                 raise CutoverAborted(
-                    f"Could not end the session {pid} of {user} on {endpoint.label(database)}: {exc.diag.message_primary} (SQLSTATE 42501).",
+                    f"Could not end the session {pid} of {user} on {endpoint.label(database)}:"
+                    f" {exc.diag.message_primary} (SQLSTATE 42501).",
                     code="PGM5104",
                     hint=f"GRANT pg_signal_backend TO {quote_ident(endpoint.user)}; sessions of superusers must be closed by hand.",
                     sqlstate="42501",
@@ -119,6 +121,7 @@ def lift_fence(endpoint: Endpoint, change: Change) -> None:
     name = quote_ident(change["database"])
     with connect(endpoint, change["database"], purpose="fence") as conn, conn.transaction():
         for grantee, grantable in change["grants"]:
-            conn.execute(f"GRANT CONNECT ON DATABASE {name} TO {grantee}" + (" WITH GRANT OPTION" if grantable and grantee != "PUBLIC" else ""))
+            option = " WITH GRANT OPTION" if grantable and grantee != "PUBLIC" else ""
+            conn.execute(f"GRANT CONNECT ON DATABASE {name} TO {grantee}{option}")
         if change["user"] not in [grantee for grantee, dummy in change["grants"]]:
             conn.execute(f"REVOKE CONNECT ON DATABASE {name} FROM {change['user']}")

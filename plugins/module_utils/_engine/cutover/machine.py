@@ -122,7 +122,7 @@ class Cutover:
         if limit <= 0:
             raise CutoverAborted(f"The fence took longer than max_pause ({self._options.max_pause} s).", code="PGM5106")
         answers = await _all(self._ask(database, "drain", token=token, timeout=limit) for database in self._databases)
-        self.result.lsn = {database: format_lsn(answer["marker"]) for database, answer in zip(self._databases, answers)}
+        self.result.lsn = {database: format_lsn(answer["marker"]) for database, answer in zip(self._databases, answers, strict=True)}
         return "marker " + ", ".join(self.result.lsn.values()) + " applied"
 
     async def _complete(self) -> str:

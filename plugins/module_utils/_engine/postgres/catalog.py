@@ -98,10 +98,11 @@ def read_tables(conn: psycopg.Connection[t.Any]) -> list[Table]:
     columns = _columns(conn)
     keys = _keys(conn)
     uniques = _unique_indexes(conn)
-    return [
-        Table(*row[:13], columns=columns.get(row[0], ()), key=keys.get(row[0], ()), unique_indexes=uniques.get(row[0], 0))
-        for row in conn.execute(query).fetchall()
-    ]
+    tables = []
+    for row in conn.execute(query).fetchall():
+        fields: list[t.Any] = [*row, columns.get(row[0], ()), keys.get(row[0], ()), uniques.get(row[0], 0)]
+        tables.append(Table(*fields))
+    return tables
 
 
 def _columns(conn: psycopg.Connection[t.Any]) -> dict[int, tuple[Column, ...]]:

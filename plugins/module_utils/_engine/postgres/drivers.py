@@ -17,6 +17,8 @@ import typing as t
 
 from ..errors import ServiceError
 
+__all__ = ["MISSING", "asyncpg", "msgspec", "psycopg", "require"]
+
 MISSING: dict[str, str] = {}
 
 try:

@@ -106,7 +106,11 @@ async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "
 
 REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("authentication", ("password authentication failed", "no password supplied", "authentication failed"), "Correct user and password."),
-    ("hba", ("no pg_hba.conf entry", "pg_hba.conf rejects"), "Allow this user, database and address in pg_hba.conf (or the provider's firewall)."),
+    (
+        "hba",
+        ("no pg_hba.conf entry", "pg_hba.conf rejects"),
+        "Allow this user, database and address in pg_hba.conf (or the provider's firewall).",
+    ),
     ("database", ("does not exist",), "Correct the name of the database or role."),
     (
         "dns",
@@ -115,10 +119,14 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     ("tls", ("ssl", "certificate"), "Check sslmode, sslrootcert and the host name in the server's certificate."),
     ("too_many", ("too many clients", "remaining connection slots", "too many connections"), "Raise max_connections, or lower copy.jobs."),
-    ("starting", ("starting up", "shutting down", "in recovery mode", "not yet accepting"), "Wait until the server is ready and run the playbook again."),
+    (
+        "starting",
+        ("starting up", "shutting down", "in recovery mode", "not yet accepting"),
+        "Wait until the server is ready and run the playbook again.",
+    ),
     (
         "tcp",
-        ("connection refused", "timeout", "timed out", "no route to host", "network is unreachable", "connection failed", "could not connect", "server closed"),
+        ("refused", "timeout", "timed out", "no route to host", "unreachable", "connection failed", "could not connect", "server closed"),
         "Check address, port, firewall and that the server listens there.",
     ),
 )
@@ -133,9 +141,8 @@ def connection_failure(endpoint: Endpoint, dbname: str, exc: BaseException) -> C
     reason = by_state.get(sqlstate) or next((r for r, words, dummy in REASONS if any(w in lowered for w in words)), "other")
     hint = next((h for r, dummy, h in REASONS if r == reason), "See the server's log.")
     label = endpoint.label(dbname)
-    return ConnectionFailed(
-        f"Could not connect to {label}: {text}", hint=hint, server=label, sqlstate=sqlstate, details={"reason": reason, "side": endpoint.side}
-    )
+    details = {"reason": reason, "side": endpoint.side}
+    return ConnectionFailed(f"Could not connect to {label}: {text}", hint=hint, server=label, sqlstate=sqlstate, details=details)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""Starting the service so that it outlives module, SSH connection and playbook: by systemd where that runs, as a detached process otherwise."""
+"""Starting the service so that it outlives module, SSH connection and playbook: by systemd where that runs, else as a detached process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Lock:
     """The service's lock: whoever holds it is the service. The kernel drops it with the process, however that ends."""
 
     def __init__(self, path: Path) -> None:
-        self._file: t.IO[str] = open(path, "a+", encoding="utf-8")
+        self._file: t.IO[str] = path.open("a+", encoding="utf-8")
 
     def take(self) -> bool:
         """Try to become the service."""
@@ -51,7 +51,7 @@ class Lock:
 def running_pid(paths: MigrationPaths) -> int | None:
     """Process id of the service, None if it does not run."""
     try:
-        file = open(paths.lock, "r", encoding="utf-8")
+        file = paths.lock.open(encoding="utf-8")
     except FileNotFoundError:
         return None
     with file:
@@ -91,7 +91,9 @@ def _wait(paths: MigrationPaths) -> None:
             return
         time.sleep(0.05)
     tail = paths.log.read_text(encoding="utf-8", errors="replace")[-800:] if paths.log.exists() else ""
-    raise ServiceError(f"The migration service {paths.key} did not start within {START_SECONDS:.0f} s. {tail}", code="PGM8007", hint=f"See {paths.log}.")
+    raise ServiceError(
+        f"The migration service {paths.key} did not start within {START_SECONDS:.0f} s. {tail}", code="PGM8007", hint=f"See {paths.log}."
+    )
 
 
 def stop(paths: MigrationPaths, supervisor: str, seconds: float = 40.0) -> None:

@@ -10,7 +10,7 @@ import sys
 import typing as t
 from pathlib import Path
 
-from ..errors import Conflict, CutoverAborted, IllegalTransition, MigrationError, ServiceError, SpecificationError
+from ..errors import Conflict, CutoverAborted, IllegalTransition, ServiceError, SpecificationError
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
 from ..migration.states import ACTIVE, RESUMABLE, State, Substate
@@ -133,7 +133,8 @@ class Manager:
         spec = paths.read_spec()
         removed = clean_source(paths, spec)
         dropped = drop_databases(spec) if drop_target else []
-        self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": [d for d in spec.databases if d not in dropped]})
+        kept = [database for database in spec.databases if database not in dropped]
+        self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": kept})
         if state is not State.CANCELED:
             self._catalogue.move(key, State.CANCELED, substate)
         return self._known(key)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import MigrationError, StreamError
 from ..migration.ledger import Ledger
+from ..migration.paths import read_json, write_json
 from ..postgres.catalog import read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name, quote_ident
@@ -25,7 +26,6 @@ from ..source.plugin import PluginChoice, choose_plugin
 from ..source.publication import drop_publication, ensure_publication
 from ..source.slot import create_slot, drop_slot, slot_exists
 from ..spec import MigrationSpec
-from ..migration.paths import read_json, write_json
 
 COPIED = "base copy"
 """Ledger step: schema, rows, indexes and constraints of the database are on the target."""
@@ -116,10 +116,8 @@ def _first_time(spec: MigrationSpec, database: str, work: Path) -> Prepared:
         undo.callback(_undo_target, spec, database)
         with connect(spec.target, database, purpose="prepare") as conn:
             Ledger(conn).create(spec.key)
-        write_json(
-            work / MEMORY,
-            {"slot": name, "choice": dataclasses.asdict(choice) if choice else None, "consistent_point": format_lsn(snapshot.consistent_point)},
-        )
+        plugin = dataclasses.asdict(choice) if choice else None
+        write_json(work / MEMORY, {"slot": name, "choice": plugin, "consistent_point": format_lsn(snapshot.consistent_point)})
         undo.pop_all()
     return Prepared(name, choice, snapshot)
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The live figures of a migration while it runs: what the children report, put together, with rates, forecasts and the one line of progress."""
+"""The live figures of a migration while it runs: what the children report, with rates, forecasts and the one line of progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class Progress:
 
     def __init__(self) -> None:
         self.figures: dict[str, t.Any] = {
-            **KNOWN, "incoming": 0, "applied": 0, "latency_seconds": None, "state": "InProgress", "phase": "queued", "started": None, "ended": None, "message": ""
+            **KNOWN,
+            "incoming": 0, "applied": 0, "latency_seconds": None, "state": "InProgress", "phase": "queued",
+            "started": None, "ended": None, "message": "",
         }
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
 

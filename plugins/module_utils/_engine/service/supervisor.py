@@ -227,7 +227,8 @@ class Supervisor:
             equal = all(result["equal"] for result in results.values())
             verification = {"equal": equal, "time": now(), "databases": results}
             self._catalogue.remember(self._paths.key, verification=verification)
-            write_json(self._paths.folder / "certificate.json", {"migration": self._spec.public(), "cutover": self._cutover, "verification": verification})
+            certificate = {"migration": self._spec.public(), "cutover": self._cutover, "verification": verification}
+            write_json(self._paths.folder / "certificate.json", certificate)
             if not equal:
                 self._catalogue.event(self._paths.key, "error", "Verification found differences; see certificate.json")
         for receiver in self._receivers.values():

@@ -17,6 +17,7 @@ from ..cutover.completion import complete_database, emit_marker
 from ..cutover.proof import ProofSnapshots
 from ..errors import CutoverAborted, MigrationError
 from ..migration.ledger import Ledger
+from ..migration.paths import MigrationPaths
 from ..postgres.identifiers import object_name
 from ..postgres.session import connect
 from ..snapshot.basecopy import BaseCopy, CopyJob
@@ -25,7 +26,6 @@ from ..source.slot import drop_slot
 from ..spec import MigrationSpec
 from ..verify.compare import verify_database
 from .link import Link
-from ..migration.paths import MigrationPaths
 from .prepare import COPIED, Prepared, prepare, remember_finished
 
 
@@ -176,7 +176,7 @@ class Worker:
         proof = self._proof
         try:
             snapshots = {"source_snapshot": proof.source, "target_snapshot": proof.target} if proof else {}
-            return verify_database(self._spec, self._database, **snapshots).to_dict()
+            return dict(verify_database(self._spec, self._database, **snapshots).to_dict())
         finally:
             if proof:
                 proof.close()
