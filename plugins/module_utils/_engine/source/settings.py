@@ -209,7 +209,7 @@ def read_settings(conn: psycopg.Connection[t.Any], names: t.Sequence[str] = NAME
         [list(names)],
     ).fetchall()
     files = _file_values(conn, names)
-    return {row[0]: Setting(*row, file_value=files.get(row[0], ("", None))[1]) for row in rows}
+    return {row[0]: Setting(*row, files.get(row[0], ("", None))[1]) for row in rows}
 
 
 def _file_values(conn: psycopg.Connection[t.Any], names: t.Sequence[str]) -> dict[str, tuple[str, str | None]]:
