@@ -45,7 +45,12 @@ FAST = {
 }
 """What every server gets unless ``settings`` says otherwise; ``fsync`` off, because no test here pulls the machine's plug."""
 
-LOGICAL = {"wal_level": "logical", "max_replication_slots": "20", "max_wal_senders": "20", "output_plugin_libraries": "pgoutput, test_decoding, wal2json"}
+LOGICAL = {
+    "wal_level": "logical",
+    "max_replication_slots": "20",
+    "max_wal_senders": "20",
+    "output_plugin_libraries": "pgoutput, test_decoding, wal2json",
+}
 """What makes a server a source. A parameter that the server does not know is left out."""
 
 PREFIX = "pgm-servers-"
@@ -65,7 +70,9 @@ def has_wal2json(bindir: Path) -> bool:
     pg_config = bindir / "pg_config"
     folders = [bindir.parent / "lib", bindir.parent / "lib" / "postgresql"]
     if pg_config.exists():
-        folders.append(Path(subprocess.run([pg_config, "--pkglibdir"], capture_output=True, text=True, check=False).stdout.strip() or "/nonexistent"))
+        folders.append(
+            Path(subprocess.run([pg_config, "--pkglibdir"], capture_output=True, text=True, check=False).stdout.strip() or "/nonexistent")
+        )
     return any((folder / "wal2json.so").exists() for folder in folders)
 
 
@@ -203,7 +210,10 @@ class Server:
         known = {}
         for key, value in settings.items():
             probe = [str(self.bindir / "postgres"), "-D", str(self.data), "-C", key]
-            if key != "output_plugin_libraries" or not subprocess.run(probe, capture_output=True, cwd="/", check=False, **identity()).returncode:
+            if (
+                key != "output_plugin_libraries"
+                or not subprocess.run(probe, capture_output=True, cwd="/", check=False, **identity()).returncode
+            ):
                 known[key] = value
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.write("".join(f"{key} = '{value}'\n" for key, value in known.items()))
@@ -224,7 +234,17 @@ class Server:
             self._remember()
 
     def _launch(self) -> bool:
-        command = [str(self.bindir / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.folder), "-c", f"listen_addresses={self.host}"]
+        command = [
+            str(self.bindir / "postgres"),
+            "-D",
+            str(self.data),
+            "-p",
+            str(self.port),
+            "-k",
+            str(self.folder),
+            "-c",
+            f"listen_addresses={self.host}",
+        ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -326,7 +346,11 @@ class Server:
     def create_database(self, name: str, owner: str = "postgres", options: str = "") -> None:
         """``CREATE DATABASE name OWNER owner options``."""
         with self.connect() as conn:
-            conn.execute(sql.SQL("CREATE DATABASE {} OWNER {} {}").format(sql.Identifier(name), sql.Identifier(owner), sql.SQL(t.cast(t.Any, options))))
+            conn.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {} {}").format(
+                    sql.Identifier(name), sql.Identifier(owner), sql.SQL(t.cast(t.Any, options))
+                )
+            )
 
     def drop_database(self, name: str) -> None:
         """Remove a database with the slots, subscriptions and sessions that hang on it; no error where it is absent."""

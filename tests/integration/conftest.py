@@ -10,9 +10,9 @@ import typing as t
 
 import pytest
 import servers as lab
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from pair import OWNER, PASSWORDS, Login, describe, make_source, make_target
 
-from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 
 @pytest.fixture(scope="session")
 def source() -> t.Iterator[lab.Server]:
