@@ -3,7 +3,7 @@
 """What the engine does as a program on the runtime host: ``serve`` a migration, ``work`` on and ``receive`` for a database,
 be the ``watchdog``.
 
-The last three are started by the first. Arguments are names and paths only; secrets are read from the migration's own file.
+The last three are started by the first, and each loads its own part of the engine only. Arguments are names and paths only; secrets are read from the migration's own file.
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ import traceback
 import typing as t
 from pathlib import Path
 
-from .cutover.watchdog import watch
 from .errors import MigrationError
 from .migration.paths import MigrationPaths
 from .postgres.drivers import psycopg, require
 from .service.launcher import Lock
 from .service.link import Link
-from .service.receive import receive
-from .service.supervisor import Supervisor
-from .service.worker import Worker
 from .spec import MigrationSpec
 
 
@@ -42,11 +38,15 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     if args.role == "serve":
         return _serve(paths)
     if args.role == "watchdog":
+        from .cutover.watchdog import watch
+
         return watch(paths.fence, paths.read_spec().source)
     return _child(args.role, paths, args.database)
 
 
 def _serve(paths: MigrationPaths) -> int:
+    from .service.supervisor import Supervisor
+
     require()
     lock = Lock(paths.lock)
     if not lock.take():
@@ -63,8 +63,12 @@ def _child(role: str, paths: MigrationPaths, database: str) -> int:
     try:
         spec: MigrationSpec = paths.read_spec()
         if role == "work":
+            from .service.worker import Worker
+
             Worker(paths, spec, database, link).run()
         else:
+            from .service.receive import receive
+
             receive(paths, spec, database, link)
     except MigrationError as exc:
         link.send(failed=exc.to_dict())
