@@ -1,0 +1,168 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The playbooks as a user plays them: check mode first, then for real, then again; wrong input; cancel. The control node does the work."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from pair import PASSWORDS, describe
+from rows import differences
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+class Playbooks:
+    """An inventory for one migration and ``ansible-playbook`` on it."""
+
+    def __init__(self, folder: Path, description: dict[str, t.Any]) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.inventory = folder / "inventory.yml"
+        self.describe(description)
+
+    def describe(self, description: dict[str, t.Any]) -> None:
+        """Write the inventory."""
+        variables = {
+            "pg_migration": description,
+            "pg_migration_home": str(self.home),
+            "pg_migration_supervisor": "process",
+            "pg_migration_python": sys.executable,
+        }
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": variables}}), encoding="utf-8")
+
+    def play(self, name: str, *arguments: str) -> Run:
+        """``ansible-playbook pgops.migration.NAME -i inventory``."""
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), f"pgops.migration.{name}", "-i", str(self.inventory), *arguments]
+        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".work" / "link"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=self.folder, check=False, timeout=300)
+        return Run(done.returncode, done.stdout + done.stderr)
+
+
+class Run:
+    """What a playbook said."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+
+    @property
+    def changed(self) -> int:
+        """Sum of ``changed=`` over all hosts of the recap."""
+        return sum(int(number) for number in re.findall(r"changed=(\d+)", self.text.partition("PLAY RECAP")[2]))
+
+    def fine(self) -> Run:
+        """Itself, if it ended well."""
+        assert self.status == 0, self.text[-6000:]
+        return self
+
+
+@pytest.fixture
+def shop(source, owner, source_database) -> str:
+    """A small database with the application's data."""
+    with source.connect(source_database, user=owner.name, password=owner.password) as conn:
+        conn.execute("CREATE TABLE public.item (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text)")
+        conn.execute("INSERT INTO public.item (name) SELECT 'item ' || i FROM generate_series(1, 500) i")
+    return source_database
+
+
+@pytest.fixture
+def plays(tmp_path, source, target, shop) -> t.Iterator[t.Callable[..., Playbooks]]:
+    """``plays(name, **overrides)``: an inventory for a migration of ``shop``."""
+    made: list[Playbooks] = []
+
+    def make(name: str, **overrides: t.Any) -> Playbooks:
+        made.append(Playbooks(tmp_path, describe(source, target, name, [shop], **overrides)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        subprocess.run(["pkill", "-f", str(one.home)], check=False)
+
+
+def footprint(source: t.Any, target: t.Any) -> t.Any:
+    """Everything a migration could leave: databases, roles and their rights, slots, publications' home, parameters."""
+    queries = (
+        "SELECT datname::text, datacl::text FROM pg_database ORDER BY 1",
+        "SELECT rolname::text, rolconfig::text, rolsuper, rolreplication FROM pg_roles ORDER BY 1",
+        "SELECT slot_name::text FROM pg_replication_slots ORDER BY 1",
+        "SELECT name, setting FROM pg_settings WHERE source NOT IN ('client', 'session', 'override') ORDER BY 1",
+        "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members ORDER BY 1, 2",
+    )
+    found = []
+    for server in (source, target):
+        with server.connect() as conn:
+            found.append([conn.execute(query).fetchall() for query in queries])
+    return found
+
+
+def test_check_then_real_then_again(plays, source, target, shop) -> None:
+    """``--check --diff`` changes nothing and prints the plan; the real run ends equal; played again: ``changed=0``."""
+    one = plays("shop-2026")
+    before = footprint(source, target)
+    check = one.play("migrate", "--check", "--diff").fine()
+    assert footprint(source, target) == before and "shop-2026" in check.text
+    first = one.play("migrate").fine()
+    assert first.changed > 0 and "WaitingForCutoverTrigger" in first.text
+    assert one.play("migrate").fine().changed == 0
+    status = one.play("status").fine()
+    for column in ("Name", "Status", "Migration mode", "Migration type", "Source server", "Source server type", "Databases", "Duration", "Start time"):
+        assert column in status.text
+    assert status.changed == 0
+    dry = one.play("cutover", "--check").fine()
+    assert "Succeeded" not in one.play("status").fine().text and dry.status == 0
+    cut = one.play("cutover").fine()
+    assert cut.changed > 0 and "Succeeded" in cut.text
+    with source.connect(shop) as left, target.connect(shop) as right:
+        assert differences(left, right) == {}
+    assert one.play("cutover").fine().changed == 0
+    assert one.play("migrate").fine().changed == 0
+    for password in PASSWORDS.values():
+        assert password not in first.text + cut.text + status.text + check.text
+
+
+def test_validate_touches_nothing(plays, source, target) -> None:
+    """R46: ``option: validate`` only looks."""
+    one = plays("look", option="validate")
+    before = footprint(source, target)
+    one.play("validate").fine()
+    assert footprint(source, target) == before
+
+
+def test_cancel(plays, source, shop) -> None:
+    """The playbook cancel ends it; played again it changes nothing; the source is clean (R107)."""
+    one = plays("stopme")
+    one.play("migrate").fine()
+    assert one.play("cancel").fine().changed > 0
+    assert one.play("cancel").fine().changed == 0
+    with source.connect() as conn:
+        assert conn.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm%'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"source": {"password": "wrong-canary"}}, ["28P01", "source", "migrator"]),
+        ({"target": {"port": 1}}, ["target", "127.0.0.1:1"]),
+        ({"databases": ["no_such_db"]}, ["no_such_db"]),
+        ({"name": "shop_2026"}, ["shop_2026", "hyphen"]),
+    ],
+)
+def test_wrong_input(overrides, expected, plays, source, target) -> None:
+    """One clear error that names server and remedy, no traceback, no secret, nothing left behind."""
+    name = overrides.pop("name", "wrong")
+    one = plays(name, **overrides)
+    before = footprint(source, target)
+    run = one.play("migrate")
+    assert run.status != 0 and "Traceback" not in run.text and "wrong-canary" not in run.text
+    for word in expected:
+        assert word in run.text, run.text[-3000:]
+    assert "hint" in run.text
+    assert footprint(source, target) == before
