@@ -1,0 +1,146 @@
+# Copyright (c) 2026, the pgops.migration authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The two servers; both have the same suboptions."""
+
+    SOURCE = r"""
+options:
+  source:
+    description:
+      - The server that the databases come from, as the host that runs the module reaches it.
+    type: dict
+    required: true
+    suboptions:
+      type:
+        description:
+          - What kind of source it is. It decides which checks apply and how its parameters are set.
+        type: str
+        choices:
+          - on_premises
+          - azure_vm
+          - azure_single_server
+          - azure_flexible
+          - aws_rds
+          - aws_aurora
+          - aws_ec2
+          - gcp_cloudsql
+          - gcp_alloydb
+          - gcp_compute
+          - other
+        default: on_premises
+      host:
+        description:
+          - Name or address.
+        type: str
+        required: true
+      port:
+        description:
+          - TCP port.
+        type: int
+        default: 5432
+      user:
+        description:
+          - Role to log in as. No superuser is needed for a migration.
+        type: str
+        required: true
+      password:
+        description:
+          - Its password. Leave it out where the server asks for none, or a client certificate is used.
+        type: str
+      dbname:
+        description:
+          - Database to connect to for what concerns the whole server.
+        type: str
+        default: postgres
+      sslmode:
+        description:
+          - TLS mode as libpq defines it. Use V(verify-full) wherever the server has a certificate that can be checked.
+        type: str
+        choices: [disable, allow, prefer, require, verify-ca, verify-full]
+        default: prefer
+      sslrootcert:
+        description:
+          - File on the host that runs the module, with the certificates of the authorities to trust.
+        type: path
+      sslcert:
+        description:
+          - File on the host that runs the module, with the client certificate.
+        type: path
+      sslkey:
+        description:
+          - File on the host that runs the module, with the key of O(source.sslcert).
+        type: path
+      connect_timeout:
+        description:
+          - Seconds to wait for a connection.
+        type: int
+        default: 10
+"""
+
+    TARGET = r"""
+options:
+  target:
+    description:
+      - The server that the databases go to, as the host that runs the module reaches it.
+    type: dict
+    required: true
+    suboptions:
+      type:
+        description:
+          - What kind of target it is. It decides what is left out because such a server refuses it.
+        type: str
+        choices: [azure_flexible, self_managed, aws_rds, aws_aurora, gcp_cloudsql, gcp_alloydb, other]
+        default: azure_flexible
+      host:
+        description:
+          - Name or address.
+        type: str
+        required: true
+      port:
+        description:
+          - TCP port.
+        type: int
+        default: 5432
+      user:
+        description:
+          - Role to log in as. No superuser is needed for a migration.
+        type: str
+        required: true
+      password:
+        description:
+          - Its password. Leave it out where the server asks for none, or a client certificate is used.
+        type: str
+      dbname:
+        description:
+          - Database to connect to for what concerns the whole server.
+        type: str
+        default: postgres
+      sslmode:
+        description:
+          - TLS mode as libpq defines it. Use V(verify-full) wherever the server has a certificate that can be checked.
+        type: str
+        choices: [disable, allow, prefer, require, verify-ca, verify-full]
+        default: prefer
+      sslrootcert:
+        description:
+          - File on the host that runs the module, with the certificates of the authorities to trust.
+        type: path
+      sslcert:
+        description:
+          - File on the host that runs the module, with the client certificate.
+        type: path
+      sslkey:
+        description:
+          - File on the host that runs the module, with the key of O(target.sslcert).
+        type: path
+      connect_timeout:
+        description:
+          - Seconds to wait for a connection.
+        type: int
+        default: 10
+"""

@@ -1,0 +1,194 @@
+# Copyright (c) 2026, the pgops.migration authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options that several modules share; the specification is in module_utils/_ansible/options.py."""
+
+    # Where migrations are kept.
+    HOST = r"""
+options:
+  home:
+    description:
+      - Folder on the runtime host that holds the engine, the record of all migrations, and their working files.
+    type: path
+    default: /var/lib/pg_migration
+  supervisor:
+    description:
+      - Who keeps the service of a migration running.
+      - V(systemd) is the template unit C(pg-migration@.service) that the role P(pgops.migration.pg_migration_runtime#role) installs.
+      - V(process) is a detached process, for hosts that systemd has not booted.
+      - V(auto) takes V(systemd) where the unit is installed and V(process) elsewhere.
+    type: str
+    choices: [auto, systemd, process]
+    default: auto
+requirements:
+  - Python >= 3.10
+  - psycopg >= 3.1, asyncpg and msgspec in the interpreter that runs the module (the role P(pgops.migration.pg_migration_runtime#role) makes
+    a virtual environment with them)
+"""
+
+    # A whole migration.
+    DOCUMENTATION = r"""
+options:
+  name:
+    description:
+      - Name of the migration, letters, digits and hyphens. It is unique among the migrations to one target.
+    type: str
+    required: true
+  option:
+    description:
+      - What is to be done. V(validate) only checks, V(migrate) skips the checks, V(validate_and_migrate) goes on when no check has failed.
+    type: str
+    choices: [validate, migrate, validate_and_migrate]
+    default: validate_and_migrate
+  mode:
+    description:
+      - With V(offline) the application is stopped first and the migration ends by itself when everything is copied.
+      - With V(online) the application goes on; changes are streamed until the cutover.
+    type: str
+    choices: [offline, online]
+    default: offline
+  databases:
+    description:
+      - Names of the databases, at most eight in one migration. The single name V(all) stands for every user database of the source.
+    type: list
+    elements: str
+    required: true
+  copy:
+    description:
+      - How the base copy is made. None of it can make the result differ.
+    type: dict
+    suboptions:
+      jobs:
+        description:
+          - Number of relays that copy rows at the same time, for each database.
+        type: int
+        default: 2
+      index_jobs:
+        description:
+          - Number of indexes and constraints that are built at the same time, for each database.
+        type: int
+        default: 2
+      chunk_bytes:
+        description:
+          - Size in bytes of the pieces that large tables are copied in. A piece that was broken off is copied again.
+        type: int
+        default: 1073741824
+      format:
+        description:
+          - Format of COPY. V(auto) takes binary wherever the types of a table allow it.
+        type: str
+        choices: [auto, binary, text]
+        default: auto
+      bindir:
+        description:
+          - Folder on the runtime host with C(pg_dump) and C(pg_restore). The newest that can be found is taken by default.
+        type: path
+  changes:
+    description:
+      - How changes are streamed. Only for O(mode=online).
+    type: dict
+    suboptions:
+      plugin:
+        description:
+          - Logical decoding plugin. V(auto) takes wal2json where the source can load it and it loses nothing, and pgoutput elsewhere.
+        type: str
+        choices: [auto, wal2json, pgoutput]
+        default: auto
+      acknowledge:
+        description:
+          - When the source may forget a change, V(spooled) as soon as it is on the runtime host's disk, V(applied) when the target has it.
+        type: str
+        choices: [spooled, applied]
+        default: spooled
+      replica_identity:
+        description:
+          - What to do about tables without a primary key or another replica identity. V(fail) names them in the validation,
+            V(set_full) sets C(REPLICA IDENTITY FULL) until the migration ends, V(exclude) streams no changes of them.
+        type: str
+        choices: [fail, set_full, exclude]
+        default: fail
+      spool_max_bytes:
+        description:
+          - Most bytes of changes to hold on the runtime host's disk for one database.
+        type: int
+        default: 68719476736
+      segment_bytes:
+        description:
+          - Size in bytes of one file of the spool.
+        type: int
+        default: 67108864
+      batch_rows:
+        description:
+          - Most changes to apply in one transaction, unless a single source transaction has more.
+        type: int
+        default: 50000
+      batch_bytes:
+        description:
+          - Most bytes of changes to hold in memory for one batch.
+        type: int
+        default: 33554432
+      heartbeat:
+        description:
+          - Seconds between two heartbeats, small messages in the source's WAL that keep the latency honest on an idle source.
+        type: float
+        default: 1.0
+  cutover:
+    description:
+      - How the switch is made. Only for O(mode=online).
+    type: dict
+    suboptions:
+      max_latency:
+        description:
+          - The cutover is refused while the target is more seconds behind than this.
+        type: float
+        default: 5.0
+      max_pause:
+        description:
+          - Most seconds without writes. When they are over, the source is writable again and the cutover is given back.
+        type: float
+        default: 30.0
+      fence:
+        description:
+          - How writers are kept out of the source. V(revoke_connect) takes the right to connect away and ends the sessions;
+            V(none) trusts that the application has been stopped.
+        type: str
+        choices: [revoke_connect, none]
+        default: revoke_connect
+      force:
+        description:
+          - Cut over in spite of O(cutover.max_latency).
+        type: bool
+        default: false
+      release:
+        description:
+          - Command to run on the runtime host, as a list of words, at the moment when the target may be written.
+        type: list
+        elements: str
+        default: []
+      verify:
+        description:
+          - Compare every row of both sides as of the cutover.
+        type: bool
+        default: true
+  globals:
+    description:
+      - Roles, memberships and settings, which belong to the whole server.
+    type: dict
+    suboptions:
+      enabled:
+        description:
+          - Bring them to the target before the schema.
+        type: bool
+        default: true
+      superuser_policy:
+        description:
+          - Superusers are left out with V(remove), and become ordinary roles with V(demote).
+        type: str
+        choices: [remove, demote]
+        default: remove
+"""

@@ -1,0 +1,117 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The groups of options that the modules share. Each mirrors a part of :mod:`.._engine.spec`, whose defaults are the only ones."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._engine.spec import (
+    ACKNOWLEDGE,
+    FENCES,
+    IDENTITY_POLICIES,
+    MODES,
+    OPTIONS,
+    PLUGINS,
+    SOURCE_TYPES,
+    SSLMODES,
+    SUPERUSER_POLICIES,
+    TARGET_TYPES,
+    ChangeOptions,
+    CopyOptions,
+    CutoverOptions,
+    Endpoint,
+    GlobalsOptions,
+)
+from .argspec import ArgumentSpec
+
+SUPERVISORS = ("auto", "systemd", "process")
+
+
+def host_options() -> ArgumentSpec:
+    """Where the migrations of this runtime host are kept and who runs their services."""
+    return ArgumentSpec(
+        {
+            "home": {"type": "path", "default": "/var/lib/pg_migration"},
+            "supervisor": {"type": "str", "choices": list(SUPERVISORS), "default": "auto"},
+        }
+    )
+
+
+def endpoint_options(side: str, *, required: bool = True) -> ArgumentSpec:
+    """One server and the login to it; ``side`` is ``source`` or ``target``, the suboptions are the same."""
+    types = SOURCE_TYPES if side == "source" else TARGET_TYPES
+    default_type = "on_premises" if side == "source" else "azure_flexible"
+    suboptions = {
+        "type": {"type": "str", "choices": list(types), "default": default_type},
+        "host": {"type": "str", "required": True},
+        "port": {"type": "int", "default": Endpoint.port},
+        "user": {"type": "str", "required": True},
+        "password": {"type": "str", "no_log": True},
+        "dbname": {"type": "str", "default": Endpoint.dbname},
+        "sslmode": {"type": "str", "choices": list(SSLMODES), "default": Endpoint.sslmode},
+        "sslrootcert": {"type": "path"},
+        "sslcert": {"type": "path"},
+        "sslkey": {"type": "path"},
+        "connect_timeout": {"type": "int", "default": Endpoint.connect_timeout},
+    }
+    return ArgumentSpec({side: {"type": "dict", "required": required, "options": suboptions}})
+
+
+def migration_options() -> ArgumentSpec:
+    """A whole migration, as the inventory's ``pg_migration`` describes it."""
+    head = ArgumentSpec(
+        {
+            "name": {"type": "str", "required": True},
+            "option": {"type": "str", "choices": list(OPTIONS), "default": "validate_and_migrate"},
+            "mode": {"type": "str", "choices": list(MODES), "default": "offline"},
+            "databases": {"type": "list", "elements": "str", "required": True},
+        }
+    )
+    return head.merge(endpoint_options("source")).merge(endpoint_options("target")).merge(section_options()).merge(host_options())
+
+
+def section_options() -> ArgumentSpec:
+    """How it is done: base copy, changes, cutover, globals."""
+    return ArgumentSpec(
+        {
+            "copy": _section(
+                jobs={"type": "int", "default": CopyOptions.jobs},
+                index_jobs={"type": "int", "default": CopyOptions.index_jobs},
+                chunk_bytes={"type": "int", "default": CopyOptions.chunk_bytes},
+                format={"type": "str", "choices": ["auto", "binary", "text"], "default": CopyOptions.format},
+                bindir={"type": "path"},
+            ),
+            "changes": _section(
+                plugin={"type": "str", "choices": list(PLUGINS), "default": ChangeOptions.plugin},
+                acknowledge={"type": "str", "choices": list(ACKNOWLEDGE), "default": ChangeOptions.acknowledge},
+                replica_identity={"type": "str", "choices": list(IDENTITY_POLICIES), "default": ChangeOptions.replica_identity},
+                spool_max_bytes={"type": "int", "default": ChangeOptions.spool_max_bytes},
+                segment_bytes={"type": "int", "default": ChangeOptions.segment_bytes},
+                batch_rows={"type": "int", "default": ChangeOptions.batch_rows},
+                batch_bytes={"type": "int", "default": ChangeOptions.batch_bytes},
+                heartbeat={"type": "float", "default": ChangeOptions.heartbeat},
+            ),
+            "cutover": _section(
+                max_latency={"type": "float", "default": CutoverOptions.max_latency},
+                max_pause={"type": "float", "default": CutoverOptions.max_pause},
+                fence={"type": "str", "choices": list(FENCES), "default": CutoverOptions.fence},
+                force={"type": "bool", "default": CutoverOptions.force},
+                release={"type": "list", "elements": "str", "default": []},
+                verify={"type": "bool", "default": CutoverOptions.verify},
+            ),
+            "globals": _section(
+                enabled={"type": "bool", "default": GlobalsOptions.enabled},
+                superuser_policy={"type": "str", "choices": list(SUPERUSER_POLICIES), "default": GlobalsOptions.superuser_policy},
+            ),
+        }
+    )
+
+
+def wait_options(seconds: int) -> ArgumentSpec:
+    """How long one call watches."""
+    return ArgumentSpec({"wait_timeout": {"type": "int", "default": seconds}})
+
+
+def _section(**options: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    return {"type": "dict", "apply_defaults": True, "options": options}

@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Watching a migration for a slice of time, and telling where it stands."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._engine.errors import MigrationError
+from .module import MigrationModule
+
+if t.TYPE_CHECKING:
+    from .._engine.service.manager import Manager
+
+Status = t.Dict[str, t.Any]
+POLL_SECONDS = 0.5
+
+
+def watch(manager: Manager, key: str, ended: t.Callable[[Status], bool], seconds: float) -> Status:
+    """The status of ``key`` as soon as ``ended`` holds or the migration has come to an end, or the last one after ``seconds``."""
+    limit = time.monotonic() + seconds
+    while True:
+        status = manager.status(key)
+        if status is None:
+            raise MigrationError(f"The record of the migration {key} has gone while it was watched.", code="PGM8008")
+        left = limit - time.monotonic()
+        if left <= 0 or ended(status) or status["state"] in ("Failed", "ValidationFailed", "Canceled") or not status["service"]["running"]:
+            return status
+        time.sleep(min(POLL_SECONDS, left))
+
+
+def describe(module: MigrationModule, status: Status, *, reached: bool) -> None:
+    """Put into the result where the migration stands."""
+    module.result.add(
+        migration=status["name"],
+        key=status["key"],
+        state=status["state"],
+        substate=status["substate"],
+        summary=status["summary"],
+        reached=reached,
+        status=status,
+    )
+
+
+def fail_if_failed(module: MigrationModule, status: Status) -> None:
+    """Fail the task with the migration's own error if that is how it ended."""
+    if status["state"] not in ("Failed", "ValidationFailed"):
+        return
+    error = MigrationError.from_dict(status.get("error") or {"message": f"The migration {status['name']} is {status['state']}."})
+    module.fail(error, phase=status["substate"], state=status["state"])
+
+
+def copied(status: Status) -> bool:
+    """Is the base copy complete (or, for ``option: validate``, the validation)?"""
+    return status["state"] in ("WaitingForUserAction", "Succeeded") or status["substate"] == "CompletingMigration"
+
+
+def validated(status: Status) -> bool:
+    """Is the validation's outcome known, or is there none to wait for?"""
+    early = ("PerformingPreRequisiteSteps", "ValidationInProgress")
+    return bool(status.get("validation")) or status["substate"] not in early or status["option"] == "migrate"
+
+
+def latency(status: Status) -> float | None:
+    """Seconds that the slowest database is behind; None as long as one of them is not known (never a false zero)."""
+    known = [figures.get("latency_seconds") for figures in status["progress"].values()]
+    if not known or any(value is None for value in known):
+        return None
+    return max(float(value) for value in known if value is not None)
+
+
+def lag(status: Status) -> int | None:
+    """Bytes of WAL that the slowest database is behind; None as long as one is not known."""
+    known = [figures.get("lag_bytes") for figures in status["progress"].values()]
+    if not known or any(value is None for value in known):
+        return None
+    return max(int(value) for value in known if value is not None)

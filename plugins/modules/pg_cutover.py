@@ -1,0 +1,254 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the pgops.migration authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_cutover
+short_description: Switch a migration over to its target
+version_added: 1.0.0
+author:
+  - The pgops.migration authors (@pgops)
+description:
+  - Fences the source, lets the target catch up to a marker, sets sequences, releases the target and compares every row.
+  - Until the release everything can be given back, and is, when something fails or O(cutover.max_pause) has passed. The source is writable
+    again then, the stream goes on, and the task fails with the reason.
+  - When the migration has succeeded already, nothing changes and the same result is returned.
+  - In check mode nothing is touched; the module tells whether the cutover would be refused now.
+options:
+  wait_timeout:
+    description:
+      - Most seconds to watch. The cutover itself is limited by O(cutover.max_pause); the comparison of all rows comes after it.
+      - When they are over, RV(reached) is V(false), and another call goes on watching.
+    type: int
+    default: 600
+extends_documentation_fragment:
+  - pgops.migration._attributes
+  - pgops.migration._attributes.action
+  - pgops.migration._attributes.actiongroup
+  - pgops.migration._migration
+  - pgops.migration._endpoints.source
+  - pgops.migration._endpoints.target
+  - pgops.migration._migration.host
+seealso:
+  - module: pgops.migration.pg_cdc_stream
+  - module: pgops.migration.pg_migration_info
+"""
+
+EXAMPLES = r"""
+- name: Switch over, with at most ten seconds without writes
+  pgops.migration.pg_cutover:
+    name: shop-2026
+    mode: online
+    source: "{{ pg_migration.source }}"
+    target: "{{ pg_migration.target }}"
+    databases: "{{ pg_migration.databases }}"
+    cutover:
+      max_pause: 10
+  register: cutover
+
+- name: Tell how long writers were paused
+  ansible.builtin.debug:
+    var: cutover.pause_seconds
+"""
+
+RETURN = r"""
+reached:
+  description: Whether the migration has succeeded.
+  returned: success
+  type: bool
+phases:
+  description: The phases of the cutover in their order.
+  returned: when a cutover was made
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: What the phase is called.
+      type: str
+      sample: drain
+    seconds:
+      description: How long it took.
+      type: float
+      sample: 0.31
+    text:
+      description: What it did.
+      type: str
+      sample: marker 4/7A0C1F28 applied
+pause_seconds:
+  description: Seconds between fence and release, in which nothing could be written; none without a fence.
+  returned: when a cutover was made
+  type: float
+  sample: 1.02
+lsn:
+  description: The cutover point of each database. Every commit up to it is on the target.
+  returned: when a cutover was made
+  type: dict
+  sample: {shop: 4/7A0C1F28}
+verification:
+  description: What the comparison of all rows found.
+  returned: when it was made
+  type: dict
+lines:
+  description: The report for people.
+  returned: when a cutover was made
+  type: list
+  elements: str
+latency_seconds:
+  description: Age of the last source commit that the target had before the cutover; in check mode, what it has now.
+  returned: when the migration exists
+  type: float
+migration:
+  description: Name of the migration.
+  returned: always
+  type: str
+  sample: shop-2026
+key:
+  description: What the migration is called on the runtime host, its name and six digits of its target.
+  returned: when the migration exists
+  type: str
+  sample: shop-2026-1f0c7a
+state:
+  description: State of the migration.
+  returned: when the migration exists
+  type: str
+  sample: InProgress
+substate:
+  description: What it does there.
+  returned: when the migration exists
+  type: str
+  sample: MigratingData
+summary:
+  description: One line that tells how far it is, made for the label of a loop.
+  returned: success
+  type: str
+  sample: MigratingData  shop  37 of 131 chunks  151.0 GB of 390.0 GB  212.0 MB/s
+status:
+  description:
+    - Everything that is known about the migration, with the progress of each database.
+    - See RV(pgops.migration.pg_migration_info#module:details) for what it holds.
+  returned: when the migration exists
+  type: dict
+error_code:
+  description: Stable code of the error, C(PGM) and four digits.
+  returned: failure
+  type: str
+  sample: PGM1104
+hint:
+  description: The one thing to do next.
+  returned: failure, when there is one
+  type: str
+  sample: Correct user and password.
+"""
+
+import typing as t
+
+from ..module_utils._ansible.module import MigrationModule
+from ..module_utils._ansible.options import migration_options, wait_options
+from ..module_utils._ansible.report import cutover_lines
+from ..module_utils._ansible.watch import Status, describe, fail_if_failed, latency, watch
+from ..module_utils._engine.errors import CutoverAborted, MigrationError
+
+if t.TYPE_CHECKING:
+    from ..module_utils._engine.service.manager import Manager
+    from ..module_utils._engine.spec import MigrationSpec
+
+KEYS = ("max_latency", "max_pause", "fence", "force", "release", "verify")
+
+
+def refuse_early(status: Status) -> None:
+    """Refuse a cutover that cannot be (R90).
+
+    :raises CutoverAborted: saying in which state the migration is.
+    """
+    if status["mode"] != "online":
+        raise CutoverAborted(f"Cutover refused: {status['name']} is an offline migration; it ends by itself.", code="PGM5003")
+    if status["state"] != "WaitingForUserAction":
+        raise CutoverAborted(
+            f"Cutover refused: {status['name']} is {status['state']} / {status['substate']}, not WaitingForUserAction.",
+            code="PGM5001",
+            hint="Wait until the playbook migrate reports WaitingForCutoverTrigger.",
+        )
+
+
+def given_back(status: Status, began: str | None) -> bool:
+    """Has this attempt been given back? An older one has another ``fenced_at`` and text."""
+    return status["state"] == "WaitingForUserAction" and token(status) != began
+
+
+def token(status: Status) -> str | None:
+    """What tells the last attempt that was given back from another."""
+    cutover = status.get("cutover") or {}
+    return f"{cutover.get('fenced_at')} {cutover.get('given_back')} {cutover.get('phases')}" if cutover.get("given_back") else None
+
+
+def tell(module: MigrationModule, status: Status) -> None:
+    """Put the cutover's result into the module's."""
+    describe(module, status, reached=status["state"] == "Succeeded")
+    cutover = status.get("cutover")
+    if cutover and not cutover.get("given_back"):
+        picked = {key: cutover.get(key) for key in ("phases", "pause_seconds", "lsn", "fenced_at", "released_at")}
+        module.result.add(**picked, verification=status.get("verification"), lines=cutover_lines(status))
+
+
+def fail_if_different(module: MigrationModule, status: Status) -> None:
+    """A migration whose proof found differences is no success, whatever its state says."""
+    verification = status.get("verification")
+    if verification and not verification.get("equal"):
+        error = MigrationError(
+            f"Source and target of {status['name']} differ as of the cutover.",
+            code="PGM6001",
+            hint=f"The rows are named in {status['files']['report']} on the runtime host.",
+        )
+        module.fail(error, phase=status["substate"], state=status["state"])
+
+
+def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
+    """Trigger the cutover where it was not yet, and watch it."""
+    status = manager.status(spec.key)
+    if status is None:
+        missing = MigrationError(f"There is no migration {spec.name} to this target.", code="PGM5004", hint="Run the playbook migrate first.")
+        if not module.check_mode:
+            raise missing
+        module.warn(missing.message + " " + missing.hint)
+        module.result.add(summary="nothing to cut over yet", reached=False)
+        return
+    before = latency(status)
+    if status["state"] == "Succeeded":
+        tell(module, status)
+        fail_if_different(module, status)
+        return
+    under_way = status["substate"] == "CompletingMigration" and status["state"] == "InProgress"
+    if not under_way:
+        fail_if_failed(module, status)
+        refuse_early(status)
+    module.result.plan(not under_way, {"state": status["state"]}, {"state": "Succeeded"})
+    if module.check_mode:
+        tell(module, status)
+        module.result.add(latency_seconds=before)
+        return
+    began = token(status)
+    if not under_way:
+        manager.request_cutover(spec.key, {key: module.params["cutover"][key] for key in KEYS})
+    ended = watch(manager, spec.key, lambda seen: seen["state"] == "Succeeded" or given_back(seen, began), module.params["wait_timeout"])
+    tell(module, ended)
+    module.result.add(latency_seconds=before)
+    fail_if_failed(module, ended)
+    fail_if_different(module, ended)
+    if given_back(ended, began):
+        module.result.changed = False
+        module.fail(MigrationError.from_dict(ended["cutover"]["given_back"]), phase=ended["substate"], state=ended["state"])
+
+
+def main() -> t.NoReturn:
+    """Entry point."""
+    module = MigrationModule(migration_options().merge(wait_options(600)))
+    with module.reporting():
+        cut_over(module, module.manager(), module.spec())
+    module.exit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the pgops.migration authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_migrate_globals
+short_description: Bring roles, memberships and settings from one PostgreSQL server to another
+version_added: 1.0.0
+author:
+  - The pgops.migration authors (@pgops)
+description:
+  - Compares roles, their attributes, memberships and settings of both servers, and makes the target's like the source's.
+  - Nothing that needs a superuser is ever sent to the target. Superusers of the source are left out or demoted, and each is reported.
+  - Passwords are carried over as verifiers where the source lets them be read, and are never shown.
+  - A migration does the same by itself; this module is for seeing it beforehand, and for doing it alone.
+options:
+  databases:
+    description:
+      - Databases whose settings, and settings of roles in them, belong to it as well.
+    type: list
+    elements: str
+    default: []
+  superuser_policy:
+    description:
+      - Superusers are left out with V(remove), and become ordinary roles with V(demote).
+    type: str
+    choices: [remove, demote]
+    default: remove
+  exclude:
+    description:
+      - Roles to leave out.
+    type: list
+    elements: str
+    default: []
+extends_documentation_fragment:
+  - pgops.migration._attributes
+  - pgops.migration._attributes.action
+  - pgops.migration._endpoints.source
+  - pgops.migration._endpoints.target
+requirements:
+  - Python >= 3.10
+  - psycopg >= 3.1
+seealso:
+  - module: pgops.migration.pg_snapshot_copy
+"""
+
+EXAMPLES = r"""
+- name: See what would be done to the roles of the target
+  pgops.migration.pg_migrate_globals:
+    source: "{{ pg_migration.source }}"
+    target: "{{ pg_migration.target }}"
+    databases: "{{ pg_migration.databases }}"
+  check_mode: true
+  diff: true
+"""
+
+RETURN = r"""
+actions:
+  description: What has to be done on the target, or was, in this order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: What kind of thing it is about.
+      type: str
+      sample: role
+    name:
+      description: Its name.
+      type: str
+      sample: shop_app
+    statement:
+      description: The statement, with passwords masked.
+      type: str
+      sample: CREATE ROLE shop_app LOGIN
+skipped:
+  description: What is not brought over, with the reason.
+  returned: success
+  type: list
+  elements: str
+error_code:
+  description: Stable code of the error, C(PGM) and four digits.
+  returned: failure
+  type: str
+  sample: PGM1104
+hint:
+  description: The one thing to do next.
+  returned: failure, when there is one
+  type: str
+  sample: Correct user and password.
+"""
+
+import typing as t
+
+from ..module_utils._ansible.argspec import ArgumentSpec
+from ..module_utils._ansible.module import MigrationModule
+from ..module_utils._ansible.options import endpoint_options
+from ..module_utils._engine.globals.plan import apply_globals, plan_globals
+from ..module_utils._engine.postgres.drivers import require
+
+
+def globals_options() -> ArgumentSpec:
+    """What this module takes besides the servers."""
+    return ArgumentSpec(
+        {
+            "databases": {"type": "list", "elements": "str", "default": []},
+            "superuser_policy": {"type": "str", "choices": ["remove", "demote"], "default": "remove"},
+            "exclude": {"type": "list", "elements": "str", "default": []},
+        }
+    )
+
+
+def main() -> t.NoReturn:
+    """Entry point."""
+    module = MigrationModule(endpoint_options("source").merge(endpoint_options("target")).merge(globals_options()))
+    params = module.params
+    with module.reporting() as result:
+        require("psycopg")
+        plan = plan_globals(
+            module.endpoint("source"),
+            module.endpoint("target"),
+            databases=[name for name in params["databases"] if name != "all"],
+            superuser_policy=params["superuser_policy"],
+            exclude=params["exclude"],
+        )
+        result.plan(bool(plan.actions), plan.before, plan.after)
+        actions = [{"kind": action.kind, "name": action.name, "statement": action.statement} for action in plan.actions]
+        result.add(actions=actions, skipped=[str(item) for item in plan.skipped], summary=f"{len(actions)} statements")
+        if plan.actions and not module.check_mode:
+            apply_globals(plan)
+    module.exit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the pgops.migration authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_snapshot_copy
+short_description: Start or resume a migration of PostgreSQL databases and watch its base copy
+version_added: 1.0.0
+author:
+  - The pgops.migration authors (@pgops)
+description:
+  - Ensures that a migration exists and that its service runs on the migration runtime host.
+  - The service copies schema, rows, indexes and constraints under one exported snapshot, and with O(mode=online) streams the changes since.
+    It outlives the task, the SSH connection and the play.
+  - The module watches for at most O(wait_timeout) seconds and returns. Called again, it goes on watching; what was broken off is resumed.
+options:
+  wait_for:
+    description:
+      - What the module watches for. It sets RV(reached).
+      - V(validation) is reached when the validation has an outcome, V(copy) when the base copy is complete.
+    type: str
+    choices: [validation, copy]
+    default: copy
+  wait_timeout:
+    description:
+      - Most seconds to watch. With V(0) the module returns as soon as the service runs.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - pgops.migration._attributes
+  - pgops.migration._attributes.action
+  - pgops.migration._attributes.actiongroup
+  - pgops.migration._migration
+  - pgops.migration._endpoints.source
+  - pgops.migration._endpoints.target
+  - pgops.migration._migration.host
+seealso:
+  - module: pgops.migration.pg_cdc_stream
+  - module: pgops.migration.pg_cutover
+  - module: pgops.migration.pg_migration_info
+"""
+
+EXAMPLES = r"""
+- name: Start the migration and return at once
+  pgops.migration.pg_snapshot_copy:
+    name: shop-2026
+    mode: online
+    source:
+      host: db1.shop.internal
+      user: migrator
+      password: "{{ vault_source_password }}"
+    target:
+      host: shop.postgres.database.azure.com
+      user: shopadmin
+      password: "{{ vault_target_password }}"
+      sslmode: verify-full
+    databases: [shop, billing]
+    wait_timeout: 0
+
+- name: Show a line of progress a minute until everything is copied
+  pgops.migration.pg_snapshot_copy:
+    name: shop-2026
+    mode: online
+    source: "{{ pg_migration.source }}"
+    target: "{{ pg_migration.target }}"
+    databases: "{{ pg_migration.databases }}"
+  register: copy
+  loop: "{{ range(1440) }}"
+  loop_control:
+    label: "{{ copy.summary | default('waiting') }}"
+    break_when:
+      - copy is failed or copy.reached
+"""
+
+RETURN = r"""
+action:
+  description: What had to be done, V(create), V(resume) or V(none).
+  returned: success
+  type: str
+  sample: create
+reached:
+  description: Whether what O(wait_for) says has come.
+  returned: success
+  type: bool
+migration:
+  description: Name of the migration.
+  returned: always
+  type: str
+  sample: shop-2026
+key:
+  description: What the migration is called on the runtime host, its name and six digits of its target.
+  returned: when the migration exists
+  type: str
+  sample: shop-2026-1f0c7a
+state:
+  description: State of the migration.
+  returned: when the migration exists
+  type: str
+  sample: InProgress
+substate:
+  description: What it does there.
+  returned: when the migration exists
+  type: str
+  sample: MigratingData
+summary:
+  description: One line that tells how far it is, made for the label of a loop.
+  returned: success
+  type: str
+  sample: MigratingData  shop  37 of 131 chunks  151.0 GB of 390.0 GB  212.0 MB/s
+status:
+  description:
+    - Everything that is known about the migration, with the progress of each database.
+    - See RV(pgops.migration.pg_migration_info#module:details) for what it holds.
+  returned: when the migration exists
+  type: dict
+error_code:
+  description: Stable code of the error, C(PGM) and four digits.
+  returned: failure
+  type: str
+  sample: PGM1104
+hint:
+  description: The one thing to do next.
+  returned: failure, when there is one
+  type: str
+  sample: Correct user and password.
+"""
+
+import typing as t
+
+from ..module_utils._ansible.module import MigrationModule
+from ..module_utils._ansible.options import migration_options, wait_options
+from ..module_utils._ansible.watch import copied, describe, fail_if_failed, validated, watch
+
+
+def main() -> t.NoReturn:
+    """Entry point."""
+    options = migration_options().merge(wait_options(60))
+    module = MigrationModule(options.update(wait_for={"type": "str", "choices": ["validation", "copy"], "default": "copy"}))
+    with module.reporting() as result:
+        manager = module.manager()
+        plan = manager.plan(module.spec())
+        result.plan(plan.action != "none", plan.before, plan.after)
+        result.add(action=plan.action, reached=False, summary=f"would {plan.action}")
+        waits_for_validation = module.params["wait_for"] == "validation"
+        ended = validated if waits_for_validation else copied
+        if module.check_mode:
+            if plan.status:
+                describe(module, plan.status, reached=ended(plan.status))
+            module.exit()
+        started = manager.start(plan.spec)
+        status = watch(manager, started["key"], ended, module.params["wait_timeout"])
+        describe(module, status, reached=ended(status))
+        if not (waits_for_validation and status["state"] == "ValidationFailed"):
+            fail_if_failed(module, status)
+    module.exit()
+
+
+if __name__ == "__main__":
+    main()
