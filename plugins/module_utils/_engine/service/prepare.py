@@ -16,14 +16,13 @@ from pathlib import Path
 from ..errors import MigrationError, StreamError
 from ..migration.ledger import Ledger
 from ..migration.paths import read_json, write_json
-from ..postgres.catalog import read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name, quote_ident
 from ..postgres.lsn import format_lsn, parse_lsn
 from ..postgres.session import connect
 from ..snapshot.schema import prepare_target
 from ..source.plugin import PluginChoice, choose_plugin
-from ..source.publication import drop_publication, ensure_publication
+from ..source.publication import drop_publication, ensure_publication, streamed_tables
 from ..source.slot import create_slot, drop_slot, slot_exists
 from ..spec import MigrationSpec
 
@@ -153,7 +152,7 @@ def _publish(spec: MigrationSpec, database: str, name: str, choice: PluginChoice
     if choice.plugin != "pgoutput":
         return
     with connect(spec.source, database, purpose="prepare") as conn:
-        ensure_publication(conn, name, [table for table in read_tables(conn) if table.kind == "r" and table.persistence == "p"])
+        ensure_publication(conn, name, streamed_tables(conn))
 
 
 def _undo_source(spec: MigrationSpec, database: str, name: str) -> None:
