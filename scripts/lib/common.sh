@@ -128,10 +128,10 @@ link_tree() {
     [ "$(readlink "$parent/migration" 2>/dev/null)" = "$REPO" ] || ln -sfn "$REPO" "$parent/migration"
 }
 
-# The checkout as a collection, by a copy of what git does not ignore: ansible-test wants a real folder. Prints its path.
+# copy_tree FOLDER: the checkout as a collection, by a copy of what git does not ignore. ansible-test wants a real folder, and
+# outside of the checkout, whose .gitignore would make it skip everything. Prints the collection's path.
 copy_tree() {
-    local copy="$WORK/copy/ansible_collections/pgops/migration"
-    rm -rf "$copy"
+    local copy="$1/ansible_collections/pgops/migration"
     mkdir -p "$copy"
     (
         cd "$REPO" || exit 1
