@@ -18,6 +18,7 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import APPLICATION, PREFIX, object_name, quote_ident
 from ..postgres.session import connect
 from ..spec import Endpoint
+from .slot import drop_slot
 
 SECONDS = 20.0
 """How long a slot or session may take to end."""
@@ -52,16 +53,15 @@ def find_ours(endpoint: Endpoint, database: str | None = None, *, key: str | Non
         sessions = _sessions(conn, database, key, {s.pid for s in slots if s.pid})
     publications: list[Leftover] = []
     for name in names:
-        with contextlib.suppress(ConnectionFailed):
-            with connect(endpoint, name, purpose=PURPOSE) as conn:
-                publications += _publications(conn, name, key)
+        with contextlib.suppress(ConnectionFailed), connect(endpoint, name, purpose=PURPOSE) as conn:
+            publications += _publications(conn, name, key)
     return sorted(sessions + slots + publications)
 
 
 def remove_ours(endpoint: Endpoint, key: str | None = None, *, database: str | None = None, seconds: float = SECONDS) -> list[Leftover]:
     """Remove what :func:`find_ours` finds and answer with what is gone: sessions end first, then slots and publications go.
 
-    :raises MigrationError: PGM1206 naming what could not be removed; all the rest is removed before.
+    :raises MigrationError: PGM1213 naming what could not be removed; all the rest is removed before.
     """
     found = find_ours(endpoint, database, key=key)
     removed: list[Leftover] = []
@@ -73,6 +73,8 @@ def remove_ours(endpoint: Endpoint, key: str | None = None, *, database: str | N
             removed.append(item)
         except psycopg.Error as exc:
             refused[item] = f"{exc.diag.message_primary or exc} (SQLSTATE {exc.sqlstate or '?'})"
+        except MigrationError as exc:
+            refused[item] = exc.message
 
     if not found:
         return []
@@ -89,7 +91,7 @@ def remove_ours(endpoint: Endpoint, key: str | None = None, *, database: str | N
     if refused:
         raise MigrationError(
             f"Could not remove from {endpoint.label()}: " + "; ".join(f"{i.kind} {i.name}: {why}" for i, why in refused.items()),
-            code="PGM1206",
+            code="PGM1213",
             server=endpoint.label(),
             hint="Run the clean-up as the user that made them, or as a superuser of the server.",
             details={"removed": [i.to_dict() for i in removed], "left": [i.to_dict() for i in refused]},
@@ -111,7 +113,9 @@ def _is_ours(name: str, database: str, key: str | None) -> bool:
 
 
 def _slots(conn: psycopg.Connection[t.Any], database: str | None, key: str | None) -> list[Leftover]:
-    rows = conn.execute("SELECT slot_name::text, coalesce(database::text, ''), coalesce(active_pid, 0) FROM pg_replication_slots").fetchall()
+    rows = conn.execute(
+        "SELECT slot_name::text, coalesce(database::text, ''), coalesce(active_pid, 0) FROM pg_replication_slots"
+    ).fetchall()
     return [Leftover("slot", *row) for row in rows if _is_ours(row[0], row[1], key) and database in (None, row[1])]
 
 
@@ -145,21 +149,4 @@ def _end_session(conn: psycopg.Connection[t.Any], pid: int, seconds: float) -> N
 
 
 def _drop_slot(conn: psycopg.Connection[t.Any], name: str, seconds: float) -> None:
-    """End the sender that uses the slot, if any, and drop it; a sender that came back is ended again."""
-    deadline = time.monotonic() + seconds
-    while True:
-        row = conn.execute("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", [name]).fetchone()
-        if row is None:
-            return
-        try:
-            if row[0]:
-                conn.execute("SELECT pg_catalog.pg_terminate_backend(%s)", [row[0]])
-                time.sleep(0.05)
-            conn.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", [name])
-            return
-        except psycopg.errors.UndefinedObject:
-            return
-        except psycopg.errors.ObjectInUse:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    drop_slot(conn, name, timeout=seconds)

@@ -117,7 +117,7 @@ def apply_identity_policy(conn: psycopg.Connection[t.Any], policy: str) -> Ident
     Each ALTER TABLE takes a short exclusive lock, so it is tried with a lock timeout of two seconds, ten times at most: the
     application's queries never queue behind ours for longer.
 
-    :raises MigrationError: PGM2301 under the policy ``fail`` where there is a gap; PGM1204 where a table cannot be altered.
+    :raises MigrationError: PGM2301 under the policy ``fail`` where there is a gap; PGM1212 where a table cannot be altered.
     """
     gaps = tables_without_identity(conn)
     plan = plan_identity(gaps, policy)
@@ -137,7 +137,7 @@ def apply_identity_policy(conn: psycopg.Connection[t.Any], policy: str) -> Ident
 def restore_identity(conn: psycopg.Connection[t.Any], changes: t.Iterable[IdentityChange]) -> list[str]:
     """Give the former settings back; a table that is gone meanwhile is passed over. Answers with the labels restored.
 
-    :raises MigrationError: PGM1204 where a table cannot be altered.
+    :raises MigrationError: PGM1212 where a table cannot be altered.
     """
     done = []
     for change in changes:
@@ -171,7 +171,7 @@ def _refusal(conn: psycopg.Connection[t.Any], table: str, statement: str, exc: p
     state = exc.sqlstate or ""
     return MigrationError(
         f"Could not set the replica identity of {table} in {conn.info.dbname}: {exc.diag.message_primary} (SQLSTATE {state}).",
-        code="PGM1204",
+        code="PGM1212",
         sqlstate=state,
         hint=hint,
         details={"statement": statement},

@@ -209,7 +209,7 @@ def read_settings(conn: psycopg.Connection[t.Any], names: t.Sequence[str] = NAME
         [list(names)],
     ).fetchall()
     files = _file_values(conn, names)
-    return {row[0]: Setting(*row, files.get(row[0], ("", None))[1]) for row in rows}
+    return {row[0]: dataclasses.replace(Setting(*row), file_value=files[row[0]][1] if row[0] in files else None) for row in rows}
 
 
 def _file_values(conn: psycopg.Connection[t.Any], names: t.Sequence[str]) -> dict[str, tuple[str, str | None]]:
@@ -261,10 +261,10 @@ def apply_settings(conn: psycopg.Connection[t.Any], changes: t.Sequence[SettingC
     """Write ``changes`` with ALTER SYSTEM and reload; a restart is never made here.
 
     :param conn: in autocommit mode, as a superuser (or with ALTER SYSTEM granted on the four parameters and ``pg_reload_conf``).
-    :raises MigrationError: PGM1201 where the server refuses.
+    :raises MigrationError: PGM1211 where the server refuses.
     """
     if method != "alter_system":
-        raise MigrationError(f"Settings cannot be applied by {method!r}; allowed: alter_system.", code="PGM1201")
+        raise MigrationError(f"Settings cannot be applied by {method!r}; allowed: alter_system.", code="PGM1211")
     todo = [c for c in changes if not c.written]
     before = _file_values(conn, [c.name for c in todo])
     restore = {c.name: before[c.name][1] if c.name in before and before[c.name][0].endswith("auto.conf") else None for c in todo}
@@ -283,11 +283,11 @@ def apply_settings(conn: psycopg.Connection[t.Any], changes: t.Sequence[SettingC
 def restore_settings(conn: psycopg.Connection[t.Any], restore: t.Mapping[str, str | None]) -> tuple[str, ...]:
     """Give postgresql.auto.conf its former values back (:attr:`Applied.restore`) and reload; answers with the names.
 
-    :raises MigrationError: PGM1201 where the server refuses, or a name is none of the four.
+    :raises MigrationError: PGM1211 where the server refuses, or a name is none of the four.
     """
     for name, value in restore.items():
         if name not in NAMES:
-            raise MigrationError(f"{name!r} is no parameter that was set for a migration.", code="PGM1201")
+            raise MigrationError(f"{name!r} is no parameter that was set for a migration.", code="PGM1211")
         _alter_system(conn, f"RESET {name}" if value is None else f"SET {name} = {quote_literal(value)}")
     if restore:
         conn.execute("SELECT pg_catalog.pg_reload_conf()")
@@ -301,7 +301,7 @@ def _alter_system(conn: psycopg.Connection[t.Any], what: str) -> None:
         state = exc.sqlstate or ""
         raise MigrationError(
             f"Could not run ALTER SYSTEM {what} on {conn.info.host}:{conn.info.port}: {exc.diag.message_primary} (SQLSTATE {state}).",
-            code="PGM1201",
+            code="PGM1211",
             sqlstate=state,
             hint="Run it as a superuser of the source, or let the role prepare_source write the include file.",
         ) from exc

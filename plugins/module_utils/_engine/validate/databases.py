@@ -25,9 +25,7 @@ def resolve_databases(spec: MigrationSpec, conn: psycopg.Connection[t.Any], *, l
     named = list(dict.fromkeys(spec.databases))
     names = list_databases(conn) if len(named) == 1 and named[0] in ALL else named
     if not names:
-        raise SpecificationError(
-            "There is no database to migrate.", code="PGM1003", hint="Name them in pg_migration.databases, or [all]."
-        )
+        raise SpecificationError("There is no database to migrate.", code="PGM1003", hint="Name them in pg_migration.databases, or [all].")
     if limit and len(names) > limit:
         raise SpecificationError(
             f"{len(names)} databases are too many for one attempt: at most {limit}.",

@@ -1,0 +1,225 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Checks of extensions: does the target offer, allow and preload what the source uses (R28 to R31)?"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ..postgres.identifiers import quote_ident
+from ..postgres.profiles import PRELOADED, REFUSES_WITHOUT_PRELOAD
+from .context import Context, Extension
+from .registry import Issue, check, fail, names, ok, warn
+
+BUILT_IN = frozenset({"plpgsql"})
+CANNOT_STREAM = frozenset({"timescaledb"})
+NEEDS_HANDS = {
+    "postgres_fdw": "passwords of its user mappings may not be readable; the target must reach the foreign servers",
+    "dblink": "its connections leave from the target from now on",
+    "pg_cron": "its jobs are rows of one database; check that they run on the target after the cutover, and not before",
+    "pg_partman": "its maintenance must not run during the migration; from 4 to 5 its configuration changes",
+    "postgis_topology": "topology_id_seq is set by the extension itself",
+    "timescaledb": "restore it between timescaledb_pre_restore() and timescaledb_post_restore()",
+}
+
+
+def _used(ctx: Context) -> list[Extension]:
+    return [e for e in ctx.extensions() if e.name not in BUILT_IN]
+
+
+def _versions(ctx: Context) -> dict[str, str]:
+    """Name to default version of what the target could create."""
+
+    def read() -> dict[str, str]:
+        return dict(ctx.target.execute("SELECT name::text, coalesce(default_version, '') FROM pg_available_extensions").fetchall())
+
+    return ctx.once("available", make=read)
+
+
+def words(value: str) -> list[str]:
+    """The names in a parameter such as ``azure.extensions`` or ``shared_preload_libraries``, in their order."""
+    return [w.strip().strip('"') for w in value.split(",") if w.strip().strip('"')]
+
+
+def ready_value(present: str, missing: t.Iterable[str]) -> str:
+    """The value with ``missing`` added after what is there already, whatever its case (R31)."""
+    kept = words(present)
+    seen = {w.lower() for w in kept}
+    return ",".join(kept + [m for m in dict.fromkeys(missing) if m.lower() not in seen])
+
+
+@check(
+    "PGM2401",
+    "extensions available",
+    azure="603108",
+    scope="database",
+    side="target",
+    needs=("source", "target"),
+    remedy="install them on the target, or DROP EXTENSION on the source",
+)
+def available(ctx: Context) -> t.Iterator[Issue]:
+    """The target offers every extension of the database (``pg_available_extensions``)."""
+    used, known = _used(ctx), _versions(ctx)
+    data = [{"name": e.name, "version": e.version, "schema": e.schema, "target": known.get(e.name)} for e in used]
+    missing = [e.name for e in used if e.name not in known]
+    if missing:
+        managed = ctx.profile("target").managed
+        where = (
+            "The provider does not offer them: if not needed, on the source"
+            if managed
+            else "Install their packages on the target; or on the source"
+        )
+        yield fail(
+            f"{len(missing)} extension(s) that the target does not offer: {names(missing)}",
+            f"{where}: DROP EXTENSION {quote_ident(missing[0])}; as its owner, no restart.",
+            object=",".join(missing),
+            data=data,
+        )
+    else:
+        yield ok(names(f"{e.name} {e.version}" for e in used) or "none", data=data)
+
+
+@check(
+    "PGM2402",
+    "extensions allowed",
+    azure="603108",
+    scope="database",
+    side="target",
+    needs=("source", "target"),
+    remedy="azure.extensions = the ready value; no restart",
+)
+def allowed(ctx: Context) -> t.Iterator[Issue]:
+    """The provider's list of allowed extensions (``azure.extensions``) holds them all; the ready value is given."""
+    profile = ctx.profile("target")
+    if not profile.extension_parameter:
+        yield ok("this kind of server has no such list")
+        return
+    present = ctx.custom("target", profile.extension_parameter)
+    used = [e.name for e in _used(ctx)]
+    if present is None or (profile.extension_parameter != "azure.extensions" and present in ("", "*")):
+        yield ok(f"{profile.extension_parameter} is not set on the target")
+        return
+    have = {w.lower() for w in words(present)}
+    missing = [name for name in used if name.lower() not in have]
+    value = ready_value(present, missing)
+    if missing:
+        command = profile.parameter_command.format(name=profile.extension_parameter, value=value)
+        yield fail(
+            f"not in {profile.extension_parameter}: {names(missing)}; ready value: {value}",
+            f"As {profile.who}: {command}; no restart.",
+            object=",".join(missing),
+            data={"parameter": profile.extension_parameter, "value": value, "missing": missing},
+        )
+    else:
+        yield ok(names(used) or "none needed", data={"parameter": profile.extension_parameter, "value": value, "missing": []})
+
+
+@check(
+    "PGM2403",
+    "preloaded libraries",
+    azure="603109",
+    scope="database",
+    side="target",
+    needs=("source", "target"),
+    remedy="shared_preload_libraries = the ready value; restart",
+)
+def preloaded(ctx: Context) -> t.Iterator[Issue]:
+    """Libraries of the eight extensions that have to be preloaded are in the target's ``shared_preload_libraries`` (R30, R31)."""
+    wanted = {PRELOADED[e.name.lower()]: e.name for e in _used(ctx) if e.name.lower() in PRELOADED}
+    if not wanted:
+        yield ok("none needed")
+        return
+    profile = ctx.profile("target")
+    present = ctx.custom("target", "shared_preload_libraries")
+    if present is None:
+        yield warn(
+            f"shared_preload_libraries of the target cannot be read; it must hold {names(wanted)}",
+            f"As the server's administrator: GRANT pg_read_all_settings TO {quote_ident(ctx.user('target'))}; no restart.",
+            object=",".join(wanted),
+        )
+        return
+    have = {w.lower().rsplit("/", 1)[-1].removesuffix(".so") for w in words(present)}
+    missing = [library for library in wanted if library not in have]
+    value = ready_value(present, missing)
+    data = {"parameter": "shared_preload_libraries", "value": value, "missing": missing}
+    if not missing:
+        yield ok(names(wanted), data=data)
+        return
+    strict = profile.preload_strict or any(wanted[library].lower() in REFUSES_WITHOUT_PRELOAD for library in missing)
+    command = profile.parameter_command.format(name="shared_preload_libraries", value=value)
+    issue = fail if strict else warn
+    yield issue(
+        f"not in shared_preload_libraries: {names(missing)}; ready value: {value} (restart needed)",
+        f"As {profile.who}: {command}; then restart the target: {profile.restart_command}.",
+        object=",".join(missing),
+        data=data,
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
+
+
+@check(
+    "PGM2404",
+    "extension versions",
+    scope="database",
+    side="target",
+    needs=("source", "target"),
+    worst="Warning",
+    remedy="test with the new version",
+)
+def versions(ctx: Context) -> t.Iterator[Issue]:
+    """The versions that the target would create, against those of the source (R32)."""
+    known = _versions(ctx)
+    pairs = [(e.name, e.version, known[e.name]) for e in _used(ctx) if known.get(e.name)]
+    older = [p for p in pairs if _numbers(p[2]) < _numbers(p[1])]
+    jumps = [p for p in pairs if _numbers(p[2])[:1] > _numbers(p[1])[:1]]
+    changed = names(f"{name} {old} to {new}" for name, old, new in pairs if old != new)
+    if older:
+        yield warn(
+            "older on the target: " + names(f"{name} {old} to {new}" for name, old, new in older),
+            "Install the source's version on the target, or test the application with the older one.",
+            object=older[0][0],
+        )
+    if jumps:
+        yield warn(
+            "another major version on the target: " + names(f"{name} {old} to {new}" for name, old, new in jumps),
+            "Read the extension's notes on upgrading; test before the cutover.",
+            object=jumps[0][0],
+        )
+    if not older and not jumps:
+        yield ok(changed or "equal")
+
+
+@check("PGM2405", "extensions in pg_catalog", azure="603407", scope="database", worst="Warning", remedy="create them in another schema")
+def in_system_schema(ctx: Context) -> t.Iterator[Issue]:
+    """No extension stands in a system schema of the source, where the target's user may not create it."""
+    found = [
+        e.name
+        for e in _used(ctx)
+        if e.schema == "pg_catalog" and e.name not in ("pg_cron", "pglogical_origin", "adminpack", "plperl", "plpython3u")
+    ]
+    if found:
+        yield warn(
+            f"in pg_catalog: {names(found)}",
+            f"As a superuser of the source: DROP EXTENSION {quote_ident(found[0])}; CREATE EXTENSION {quote_ident(found[0])} SCHEMA public; no restart.",
+            object=found[0],
+        )
+    else:
+        yield ok()
+
+
+@check("PGM2406", "extensions that need care", azure="603405", scope="database", remedy="offline mode, or hands")
+def needs_care(ctx: Context) -> t.Iterator[Issue]:
+    """Extensions that cannot be streamed, or that need hands after the move, are told."""
+    found = [e.name for e in _used(ctx) if e.name in NEEDS_HANDS]
+    blocked = [name for name in found if name in CANNOT_STREAM and ctx.spec.online]
+    if blocked:
+        yield fail(f"{names(blocked)} cannot be streamed", "Set mode to offline for this database.", object=blocked[0])
+    hands = [name for name in found if name not in blocked]
+    if hands:
+        yield warn("; ".join(f"{name}: {NEEDS_HANDS[name]}" for name in hands), "See the message; after the cutover.", object=hands[0])
+    if not found:
+        yield ok()
