@@ -33,7 +33,7 @@ options:
     type: str
   method:
     description:
-      - V(alter_system) sets the parameters with C(ALTER SYSTEM) and reloads the configuration. It needs a superuser, or the right to set them.
+      - V(alter_system) sets the parameters with C(ALTER SYSTEM) and reloads the configuration. It needs a superuser, or the right to do so.
       - V(report) only tells what has to be set. This is what managed servers and configuration files need.
     type: str
     choices: [alter_system, report]

@@ -209,7 +209,9 @@ def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> 
     """Trigger the cutover where it was not yet, and watch it."""
     status = manager.status(spec.key)
     if status is None:
-        missing = MigrationError(f"There is no migration {spec.name} to this target.", code="PGM5004", hint="Run the playbook migrate first.")
+        missing = MigrationError(
+            f"There is no migration {spec.name} to this target.", code="PGM5004", hint="Run the playbook migrate first."
+        )
         if not module.check_mode:
             raise missing
         module.warn(missing.message + " " + missing.hint)
