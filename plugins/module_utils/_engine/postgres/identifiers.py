@@ -14,8 +14,8 @@ import re
 PREFIX = "pgm_"
 """Start of the name of every slot, publication and temporary object that we make."""
 
-SCHEMA = "pg_migration"
-"""The schema on the target that holds progress and ledger during a migration."""
+SCHEMA = "pgm_migration"
+"""The schema on the target that holds progress and ledger during a migration (PostgreSQL keeps names that begin with ``pg_`` to itself)."""
 
 APPLICATION = "pgops.migration"
 """Start of ``application_name`` of each of our sessions."""
