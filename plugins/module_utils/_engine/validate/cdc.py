@@ -107,7 +107,7 @@ def wal_sender_timeout(ctx: Context) -> t.Iterator[Issue]:
     milliseconds = float(found.value)
     if 0 < milliseconds < SHORT_TIMEOUT:
         yield warn(
-            f"wal_sender_timeout is {milliseconds / 1000:g} s: a short pause of network or receiver ends the stream (it starts again by itself)",
+            f"wal_sender_timeout is {milliseconds / 1000:g} s: a short pause ends the stream (it starts again by itself)",
             how_to_set(ctx, "wal_sender_timeout", "60s", False),
         )
     else:
@@ -140,6 +140,11 @@ def output_plugin(ctx: Context) -> t.Iterator[Issue]:
         yield warn("cannot be proven before wal_level is logical", "Repair PGM2101 first.")
         return
     if one(ctx.session("source"), "SELECT pg_catalog.pg_is_in_recovery()"):
+        return
+    slot = object_name(ctx.spec.key, ctx.database)
+    found = one(ctx.session("source"), "SELECT plugin::text FROM pg_replication_slots WHERE slot_name = %s", [slot])
+    if found:
+        yield ok(f"{found}: the slot {slot} of this migration exists", object=found, data={"plugin": found})
         return
     choice = ctx.plugin()
     if isinstance(choice, MigrationError):
@@ -223,7 +228,7 @@ def slot_wal_keep(ctx: Context) -> t.Iterator[Issue]:
 @check("PGM2111", "prepared transactions", remedy="COMMIT PREPARED or ROLLBACK PREPARED")
 def prepared_transactions(ctx: Context) -> t.Iterator[Issue]:
     """No prepared transaction is open: the making of a slot waits for it, and it survives every fence (B5)."""
-    query = "SELECT gid, database::text, owner::text, extract(epoch FROM pg_catalog.now() - prepared)::float8 FROM pg_prepared_xacts ORDER BY prepared"
+    query = "SELECT gid, database::text, owner::text, extract(epoch FROM now() - prepared)::float8 FROM pg_prepared_xacts ORDER BY prepared"
     rows = ctx.session("source").execute(query).fetchall()
     if not rows:
         yield ok("none")
@@ -244,7 +249,7 @@ def long_transactions(ctx: Context) -> t.Iterator[Issue]:
     rows = (
         ctx.session("source")
         .execute(
-            "SELECT pid, coalesce(usename::text, '?'), coalesce(datname::text, '?'), extract(epoch FROM pg_catalog.now() - xact_start)::float8"
+            "SELECT pid, coalesce(usename::text, '?'), coalesce(datname::text, '?'), extract(epoch FROM now() - xact_start)::float8"
             " FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND xact_start < now() - %s * interval '1 second'"
             " AND coalesce(query, '') NOT LIKE 'autovacuum:%%' ORDER BY xact_start",
             [LONG_SECONDS],

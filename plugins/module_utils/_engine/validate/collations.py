@@ -34,7 +34,7 @@ def _database(ctx: Context) -> dict[str, str]:
             f"SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text, {provider}, coalesce({locale}::text, '')"
             " FROM pg_database WHERE datname = current_database()"
         ).fetchall()[0]
-        return dict(zip(("encoding", "collate", "ctype", "provider", "locale"), row))
+        return dict(zip(("encoding", "collate", "ctype", "provider", "locale"), row, strict=True))
 
     return ctx.once("locale", make=read)
 
@@ -44,7 +44,8 @@ def _target_collations(ctx: Context) -> set[tuple[str, str, str]]:
 
     def read() -> set[tuple[str, str, str]]:
         provider = "collprovider::text" if ctx.version("target") >= 100000 else "'c'"
-        query = f"SELECT collname::text, {provider}, coalesce(collcollate, '') FROM pg_collation WHERE collnamespace = 'pg_catalog'::regnamespace"
+        query = f"SELECT collname::text, {provider}, coalesce(collcollate, '') FROM pg_collation"
+        query += " WHERE collnamespace = 'pg_catalog'::regnamespace"
         return set(ctx.target.execute(query).fetchall())
 
     return ctx.once("collations", make=read)
@@ -80,7 +81,7 @@ def database_collation(ctx: Context) -> t.Iterator[Issue]:
     locales = {locale_key(collate) for dummy, provider, collate in known if provider == "c"} | ALWAYS
     missing = [n for n in dict.fromkeys((mine["collate"], mine["ctype"])) if locale_key(n) not in locales]
     if missing:
-        fix = "On the target's host: install the locale (Debian: locales, locale-gen), restart, then SELECT pg_import_system_collations('pg_catalog');"
+        fix = "On the target's host: install the locale (locale-gen), restart, then SELECT pg_import_system_collations('pg_catalog');"
         if ctx.profile("target").managed:
             fix = (
                 "Make the database on the source anew with a locale that the target has (SELECT collname FROM pg_collation on the target)."
@@ -105,7 +106,7 @@ def column_collations(ctx: Context) -> t.Iterator[Issue]:
         f"""SELECT co.collname::text, min(x.place), count(*) FROM pg_collation co JOIN (
                 SELECT a.attcollation AS id, n.nspname || '.' || c.relname || '.' || a.attname AS place
                   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-                 WHERE a.attcollation <> 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'i', 'I', 'm', 'v', 'f', 'c') AND {USER_SCHEMAS}
+                 WHERE a.attcollation <> 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','i','I','m','v','f','c') AND {USER_SCHEMAS}
                 UNION ALL
                 SELECT y.typcollation, n.nspname || '.' || y.typname FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace
                  WHERE y.typtype = 'd' AND y.typcollation <> 0 AND {USER_SCHEMAS}) x ON x.id = co.oid
@@ -148,8 +149,8 @@ def own_collations(ctx: Context) -> t.Iterator[Issue]:
     else:
         provider = "co.collprovider::text"
     rows = ctx.source.execute(
-        f"SELECT n.nspname, co.collname, {provider}, coalesce(co.collcollate, '') FROM pg_collation co JOIN pg_namespace n ON n.oid = co.collnamespace"
-        f" WHERE {USER_SCHEMAS} ORDER BY 1, 2"
+        f"SELECT n.nspname, co.collname, {provider}, coalesce(co.collcollate, '') FROM pg_collation co"
+        f" JOIN pg_namespace n ON n.oid = co.collnamespace WHERE {USER_SCHEMAS} ORDER BY 1, 2"
     ).fetchall()
     if not rows:
         yield ok("none")

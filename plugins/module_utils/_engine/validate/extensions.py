@@ -204,7 +204,8 @@ def in_system_schema(ctx: Context) -> t.Iterator[Issue]:
     if found:
         yield warn(
             f"in pg_catalog: {names(found)}",
-            f"As a superuser of the source: DROP EXTENSION {quote_ident(found[0])}; CREATE EXTENSION {quote_ident(found[0])} SCHEMA public; no restart.",
+            f"As a superuser of the source: DROP EXTENSION {quote_ident(found[0])};"
+            f" CREATE EXTENSION {quote_ident(found[0])} SCHEMA public; no restart.",
             object=found[0],
         )
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import MigrationError
-from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS, read_tables
+from ..postgres.catalog import USER_SCHEMAS, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
 from ..postgres.profiles import RESTRICTED_CATALOGS
@@ -63,9 +63,10 @@ def unlogged(ctx: Context) -> t.Iterator[Issue]:
     """Unlogged tables leave no trace in the WAL: their changes cannot be streamed (B15)."""
     found = _relations(ctx, f"c.relkind = 'r' AND c.relpersistence = 'u' AND {USER_SCHEMAS}")
     if found and ctx.spec.online:
+        logged = statements(f"ALTER TABLE {_quoted(label)} SET LOGGED" for label in found)
         yield warn(
             f"{len(found)} unlogged table(s): {names(found)}; they are copied once, later changes are not streamed",
-            f"As their owner, if they matter: {statements(f'ALTER TABLE {_quoted(label)} SET LOGGED' for label in found)} it rewrites the table.",
+            f"As their owner, if they matter: {logged} it rewrites the table.",
             object=found[0],
             data=found,
         )
@@ -219,7 +220,8 @@ def catalog_grants(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
         return
     text = f"{len(rows)} grant(s) on the system catalog: {names(f'{p} on {c} to {g}' for c, p, g in rows)}"
-    fix = f"As a superuser, in {ctx.database}: {statements(f'REVOKE {p} ON pg_catalog.{c} FROM {quote_ident(g)}' for c, p, g in rows)} no restart."
+    revokes = statements(f"REVOKE {p} ON pg_catalog.{c} FROM {quote_ident(g)}" for c, p, g in rows)
+    fix = f"As a superuser, in {ctx.database}: {revokes} no restart."
     issue = warn if ctx.profile("target").catalog_grants else fail
     yield issue(text, fix, object=rows[0][0])
 
@@ -250,7 +252,8 @@ def subscriptions(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
         return
     rows = ctx.source.execute(
-        "SELECT s.subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database() ORDER BY 1"
+        "SELECT s.subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid"
+        " WHERE d.datname = current_database() ORDER BY 1"
     ).fetchall()
     yield _dropped("subscription", [row[0] for row in rows], "CREATE SUBSCRIPTION") if rows else ok()
 
@@ -265,7 +268,8 @@ def always_triggers(ctx: Context) -> t.Iterator[Issue]:
     """Triggers and rules set to ENABLE ALWAYS or REPLICA fire while changes are applied, and do their work a second time."""
     rows = ctx.source.execute(
         "SELECT n.nspname, c.relname, x.tgname::text FROM pg_trigger x JOIN pg_class c ON c.oid = x.tgrelid"
-        f" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT x.tgisinternal AND x.tgenabled IN ('A', 'R') AND {USER_SCHEMAS} ORDER BY 1, 2, 3"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        f" WHERE NOT x.tgisinternal AND x.tgenabled IN ('A', 'R') AND {USER_SCHEMAS} ORDER BY 1, 2, 3"
     ).fetchall()
     if rows:
         fixes = statements(f"ALTER TABLE {quote_qualified(s, n)} ENABLE TRIGGER {quote_ident(x)}" for s, n, x in rows)
@@ -331,7 +335,7 @@ def not_a_number(ctx: Context) -> t.Iterator[Issue]:
             tests = ", ".join(f"coalesce(bool_or({quote_ident(c.name)} IN ({kinds[c.type_oid]})), false)" for c in risky)
             try:
                 row = conn.execute(f"SELECT {tests} FROM ONLY {table.qualified}").fetchone() or ()
-                held += [f"{table.label}.{c.name}" for c, has in zip(risky, row) if has]
+                held += [f"{table.label}.{c.name}" for c, has in zip(risky, row, strict=True) if has]
             except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege):
                 unread.append(table.label)
     finally:

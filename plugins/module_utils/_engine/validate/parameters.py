@@ -13,23 +13,109 @@ from .context import Context
 from .registry import Issue, check, names, ok, warn
 
 SIZE = frozenset(
-    "shared_buffers work_mem maintenance_work_mem autovacuum_work_mem logical_decoding_work_mem effective_cache_size temp_buffers wal_buffers"
-    " max_wal_size min_wal_size max_connections max_worker_processes max_parallel_workers max_parallel_workers_per_gather"
-    " max_parallel_maintenance_workers autovacuum_max_workers effective_io_concurrency maintenance_io_concurrency hash_mem_multiplier"
-    " max_locks_per_transaction max_prepared_transactions max_files_per_process checkpoint_timeout io_workers io_method".split()
+    {
+        "shared_buffers",
+        "work_mem",
+        "maintenance_work_mem",
+        "autovacuum_work_mem",
+        "logical_decoding_work_mem",
+        "effective_cache_size",
+        "temp_buffers",
+        "wal_buffers",
+        "max_wal_size",
+        "min_wal_size",
+        "max_connections",
+        "max_worker_processes",
+        "max_parallel_workers",
+        "max_parallel_workers_per_gather",
+        "max_parallel_maintenance_workers",
+        "autovacuum_max_workers",
+        "effective_io_concurrency",
+        "maintenance_io_concurrency",
+        "hash_mem_multiplier",
+        "max_locks_per_transaction",
+        "max_prepared_transactions",
+        "max_files_per_process",
+        "checkpoint_timeout",
+        "io_workers",
+        "io_method",
+    }
 )
 """Parameters that follow the size of a server: to be thought over, not copied."""
 
 OWN = frozenset(
-    "listen_addresses port unix_socket_directories unix_socket_group unix_socket_permissions data_directory config_file hba_file ident_file"
-    " external_pid_file cluster_name bonjour_name ssl ssl_ca_file ssl_cert_file ssl_key_file ssl_crl_file ssl_crl_dir ssl_dh_params_file"
-    " archive_mode archive_command archive_library archive_timeout archive_cleanup_command restore_command recovery_end_command primary_conninfo"
-    " primary_slot_name promote_trigger_file hot_standby hot_standby_feedback synchronous_standby_names synchronized_standby_slots"
-    " recovery_target_timeline log_directory log_filename log_file_mode log_destination logging_collector log_line_prefix syslog_ident"
-    " syslog_facility event_source wal_level max_replication_slots max_wal_senders wal_sender_timeout wal_keep_size max_slot_wal_keep_size"
-    " output_plugin_libraries dynamic_shared_memory_type shared_memory_type huge_pages application_name client_encoding krb_server_keyfile"
-    " transaction_isolation transaction_read_only transaction_deferrable in_hot_standby is_superuser session_authorization role"
-    " shared_preload_libraries stats_temp_directory data_directory_mode server_encoding lc_collate lc_ctype fsync".split()
+    {
+        "listen_addresses",
+        "port",
+        "unix_socket_directories",
+        "unix_socket_group",
+        "unix_socket_permissions",
+        "data_directory",
+        "config_file",
+        "hba_file",
+        "ident_file",
+        "external_pid_file",
+        "cluster_name",
+        "bonjour_name",
+        "ssl",
+        "ssl_ca_file",
+        "ssl_cert_file",
+        "ssl_key_file",
+        "ssl_crl_file",
+        "ssl_crl_dir",
+        "ssl_dh_params_file",
+        "archive_mode",
+        "archive_command",
+        "archive_library",
+        "archive_timeout",
+        "archive_cleanup_command",
+        "restore_command",
+        "recovery_end_command",
+        "primary_conninfo",
+        "primary_slot_name",
+        "promote_trigger_file",
+        "hot_standby",
+        "hot_standby_feedback",
+        "synchronous_standby_names",
+        "synchronized_standby_slots",
+        "recovery_target_timeline",
+        "log_directory",
+        "log_filename",
+        "log_file_mode",
+        "log_destination",
+        "logging_collector",
+        "log_line_prefix",
+        "syslog_ident",
+        "syslog_facility",
+        "event_source",
+        "wal_level",
+        "max_replication_slots",
+        "max_wal_senders",
+        "wal_sender_timeout",
+        "wal_keep_size",
+        "max_slot_wal_keep_size",
+        "output_plugin_libraries",
+        "dynamic_shared_memory_type",
+        "shared_memory_type",
+        "huge_pages",
+        "application_name",
+        "client_encoding",
+        "krb_server_keyfile",
+        "transaction_isolation",
+        "transaction_read_only",
+        "transaction_deferrable",
+        "in_hot_standby",
+        "is_superuser",
+        "session_authorization",
+        "role",
+        "shared_preload_libraries",
+        "stats_temp_directory",
+        "data_directory_mode",
+        "server_encoding",
+        "lc_collate",
+        "lc_ctype",
+        "fsync",
+    }
 )
 """Parameters that belong to one server, to its place, or to this migration."""
 

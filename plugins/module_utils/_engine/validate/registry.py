@@ -24,7 +24,7 @@ SHOWN = 20
 
 @dataclasses.dataclass(frozen=True)
 class Issue:
-    """What a check yields. ``fix`` is a statement or command with who may run it and whether a restart follows; ``data`` is for machines."""
+    """What a check yields. ``fix`` is a statement or command, who may run it and whether a restart follows; ``data`` is for machines."""
 
     severity: str
     message: str

@@ -97,8 +97,8 @@ class Report:
             rows.append((finding.database or "instance", finding.check, finding.severity, code + finding.message))
         widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
         lines = []
-        for row, finding in zip(rows, self.findings):
-            words = [word.ljust(width) for word, width in zip(row, widths)]
+        for row, finding in zip(rows, self.findings, strict=True):
+            words = [word.ljust(width) for word, width in zip(row[:3], widths, strict=True)]
             lines.append("  ".join([*words, row[3]]).rstrip())
             if finding.severity != SUCCEEDED and finding.fix:
                 lines.append(" " * (sum(widths) + 6) + "Fix: " + finding.fix)

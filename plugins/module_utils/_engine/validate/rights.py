@@ -133,8 +133,8 @@ def row_security(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
         return
     rows = conn.execute(
-        f"SELECT n.nspname, c.relname, pg_get_userbyid(c.relowner), c.relforcerowsecurity"
-        f"  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND {USER_SCHEMAS}"
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        f" WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND {USER_SCHEMAS}"
         "   AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')) ORDER BY 1, 2"
     ).fetchall()
     if not rows:
@@ -158,12 +158,13 @@ def fence_rights(ctx: Context) -> t.Iterator[Issue]:
     conn, user = ctx.source, quote_ident(ctx.user("source"))
     owner = one(
         conn,
-        "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = current_database() AND NOT pg_has_role(datdba, 'USAGE')",
+        "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = current_database() AND NOT pg_has_role(datdba, 'USAGE')",
     )
     if owner:
         yield fail(
             f"{ctx.user('source')} does not own database {ctx.database} (its owner is {owner}) and cannot revoke CONNECT at the cutover",
-            f"As {owner} or a superuser: GRANT {quote_ident(owner)} TO {user}; no restart. Or set cutover.fence to none and stop the writers yourself.",
+            f"As {owner} or a superuser: GRANT {quote_ident(owner)} TO {user}; no restart."
+            " Or set cutover.fence to none and stop the writers yourself.",
             object=ctx.database,
         )
     signal = one(conn, "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = 'pg_signal_backend'")
@@ -193,18 +194,27 @@ def publish_rights(ctx: Context) -> t.Iterator[Issue]:
             object=ctx.database,
         )
     rows = conn.execute(
-        "SELECT pg_get_userbyid(c.relowner)::text, count(*), min(n.nspname || '.' || c.relname) FROM pg_class c"
+        "SELECT pg_get_userbyid(c.relowner)::text, count(*), min(n.nspname || '.' || c.relname), bool_or(r.rolsuper) FROM pg_class c"
+        " JOIN pg_roles r ON r.oid = c.relowner"
         f" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND {USER_SCHEMAS}"
         f" AND {NOT_OF_EXTENSION} AND NOT pg_has_role(c.relowner, 'USAGE') GROUP BY 1 ORDER BY 1"
     ).fetchall()
     if rows:
+        fixes = [_share(ctx, owner, user, superuser) for owner, dummy, dummy2, superuser in rows]
         yield fail(
-            "tables of other owners cannot be published: " + names(f"{count} of {owner} ({first}...)" for owner, count, first in rows),
-            f"As a superuser: {statements(f'GRANT {quote_ident(row[0])} TO {user}' for row in rows)} no restart.",
+            "tables of other owners cannot be published: " + names(f"{row[1]} of {row[0]} ({row[2]}...)" for row in rows),
+            f"As a superuser: {statements(fixes)} no restart.",
             object=rows[0][2],
         )
     if create and not rows:
         yield ok()
+
+
+def _share(ctx: Context, owner: str, user: str, superuser: bool) -> str:
+    """The statement that makes the migration user an owner too; a superuser's role is never handed to it."""
+    if superuser:
+        return f"in {ctx.database}, for each table of {owner}: ALTER TABLE ... OWNER TO a role that {user} is a member of"
+    return f"GRANT {quote_ident(owner)} TO {user}"
 
 
 @check("PGM2211", "CREATEDB on target", side="target", remedy="ALTER ROLE ... CREATEDB")

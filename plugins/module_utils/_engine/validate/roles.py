@@ -10,7 +10,7 @@ from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
 from .context import Context
-from .registry import Issue, check, names, ok, statements, warn
+from .registry import Issue, check, names, ok, warn
 
 BOOTSTRAP = 10
 """OID of the role that initdb makes."""
@@ -53,15 +53,17 @@ def owned_by_superusers(ctx: Context) -> t.Iterator[Issue]:
     """Objects whose owner is a superuser: on the target they belong to the migration's user (R36)."""
     rows = ctx.source.execute(
         f"""SELECT pg_get_userbyid(x.owner)::text, count(*), array_agg(x.what ORDER BY x.what) FROM (
-                SELECT c.relowner AS owner, n.nspname || '.' || c.relname AS what FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND {USER_SCHEMAS} AND c.relpersistence <> 't' AND NOT EXISTS (
+                SELECT c.relowner AS owner, n.nspname || '.' || c.relname AS what
+                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind IN ('r','p','v','m','S','f') AND {USER_SCHEMAS} AND c.relpersistence <> 't' AND NOT EXISTS (
                     SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
                 UNION ALL
                 SELECT p.proowner, n.nspname || '.' || p.proname || '()' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
                  WHERE {USER_SCHEMAS} AND NOT EXISTS (
                     SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
                 UNION ALL
-                SELECT n.nspowner, 'schema ' || n.nspname FROM pg_namespace n WHERE {USER_SCHEMAS} AND n.nspname <> 'public' AND NOT EXISTS (
+                SELECT n.nspowner, 'schema ' || n.nspname FROM pg_namespace n
+                 WHERE {USER_SCHEMAS} AND n.nspname <> 'public' AND NOT EXISTS (
                     SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')) x
               JOIN pg_roles r ON r.oid = x.owner AND r.rolsuper GROUP BY 1 ORDER BY 1"""
     ).fetchall()
@@ -71,7 +73,7 @@ def owned_by_superusers(ctx: Context) -> t.Iterator[Issue]:
     listed = "; ".join(f"{role} owns {count}: {names(objects, 5)}" for role, count, objects in rows)
     yield warn(
         f"objects of superusers: {listed}",
-        f"To keep another owner, as a superuser in {ctx.database}: {statements(f'ALTER TABLE {w} OWNER TO ...' for w in rows[0][2][:1])} no restart.",
+        f"To keep another owner, as a superuser in {ctx.database}: ALTER TABLE {rows[0][2][0]} OWNER TO ...; and so on; no restart.",
         object=rows[0][2][0],
         data={role: list(objects) for role, dummy, objects in rows},
     )

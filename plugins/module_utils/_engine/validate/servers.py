@@ -65,7 +65,7 @@ def target_version(ctx: Context) -> t.Iterator[Issue]:
     source, target = ctx.version("source"), ctx.version("target")
     if major(target) < major(source):
         yield fail(
-            f"the target runs PostgreSQL {version_name(target)}, the source {version_name(source)}: a move to an older major version loses features",
+            f"the target runs PostgreSQL {version_name(target)}, older than the source's {version_name(source)}: features would be lost",
             f"Create a target of PostgreSQL {version_name(source).split('.')[0]} or later.",
         )
     else:
