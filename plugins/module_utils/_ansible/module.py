@@ -97,7 +97,13 @@ class MigrationModule:
 
     def fail(self, exc: MigrationError, *, exception: str | None = None, **facts: t.Any) -> t.NoReturn:
         """Fail with what ``exc`` tells and what is known so far."""
-        told: dict[str, t.Any] = {"error_code": exc.code, "hint": exc.hint, "server": exc.server, "sqlstate": exc.sqlstate, "details": exc.details}
+        told: dict[str, t.Any] = {
+            "error_code": exc.code,
+            "hint": exc.hint,
+            "server": exc.server,
+            "sqlstate": exc.sqlstate,
+            "details": exc.details,
+        }
         known = {**self._clean(), **self._redactor.clean({k: v for k, v in {**told, **facts}.items() if v not in ("", None, {})})}
         if exception is not None:
             known["exception"] = exception

@@ -14,7 +14,17 @@ SHOWN_STATE = {"ValidationFailed": "Validation Failed"}
 """A state that a list shows in other words than it is spelled (R80)."""
 
 SHOWN_TYPE = {"validate": "validate", "migrate": "migrate", "validate_and_migrate": "validate and migrate"}
-COLUMNS = ("Name", "Status", "Migration mode", "Migration type", "Source server", "Source server type", "Databases", "Duration", "Start time")
+COLUMNS = (
+    "Name",
+    "Status",
+    "Migration mode",
+    "Migration type",
+    "Source server",
+    "Source server type",
+    "Databases",
+    "Duration",
+    "Start time",
+)
 """What the list shows, in this order (R73)."""
 
 _KEYS = ("name", "status", "migration_mode", "migration_type", "source_server", "source_server_type", "databases", "duration", "start_time")

@@ -97,7 +97,9 @@ class EngineFolder:
             os.replace(link, self.current)
         except OSError as exc:
             raise ServiceError(
-                f"Could not install the engine in {self._folder}: {exc.strerror or exc}", code="PGM8004", hint="Run the role pg_migration_runtime."
+                f"Could not install the engine in {self._folder}: {exc.strerror or exc}",
+                code="PGM8004",
+                hint="Run the role pg_migration_runtime.",
             ) from exc
         for old in self._folder.glob("engine-*.pyz"):
             if old.name not in (wanted.name, previous):
