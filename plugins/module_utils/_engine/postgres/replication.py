@@ -18,7 +18,7 @@ from ..spec import Endpoint
 from .drivers import psycopg, require
 from .identifiers import quote_ident, quote_literal
 from .lsn import format_lsn, parse_lsn
-from .session import conninfo, connection_failure, settings
+from .session import connection_failure, conninfo, settings
 
 PG_EPOCH = 946_684_800
 """Unix time of 2000-01-01, where PostgreSQL's clock begins (seconds)."""
@@ -181,13 +181,19 @@ class ReplicationConnection:
 
     def _ended(self) -> ServerRefused:
         result = self._pq.get_result()
-        if result is None or result.status in (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.COPY_BOTH, psycopg.pq.ExecStatus.COPY_IN):
+        if result is None or result.status in (
+            psycopg.pq.ExecStatus.COMMAND_OK,
+            psycopg.pq.ExecStatus.COPY_BOTH,
+            psycopg.pq.ExecStatus.COPY_IN,
+        ):
             return ServerRefused("the server ended the stream")
         return self._refused(result)
 
     def _refused(self, result: t.Any) -> ServerRefused:
         field = psycopg.pq.DiagnosticField
-        message = self._text(result.error_field(field.MESSAGE_PRIMARY)) or self._text(result.error_message) or self._text(self._pq.error_message)
+        message = (
+            self._text(result.error_field(field.MESSAGE_PRIMARY)) or self._text(result.error_message) or self._text(self._pq.error_message)
+        )
         return ServerRefused(" ".join(message.split()) or "connection lost", self._text(result.error_field(field.SQLSTATE)))
 
     @staticmethod

@@ -3,8 +3,8 @@
 """Which output plugin decodes the source's changes, and with which options.
 
 ``auto`` takes wal2json where it can be loaded and loses nothing, else pgoutput. wal2json up to 2.5 writes NaN and Infinity as ``null``: it
-is lossless only with its option ``numeric-data-types-as-string`` (2.6), or where no column is of a floating or numeric type. wal2json writes
-in the server's encoding, so the database must be in UTF-8. test_decoding is refused: its text cannot be read without guessing.
+is lossless only with its option ``numeric-data-types-as-string`` (2.6), or where no column is of a floating or numeric type. wal2json
+writes in the server's encoding, so the database must be in UTF-8. test_decoding is refused: its text cannot be read without guessing.
 """
 
 from __future__ import annotations
@@ -54,10 +54,14 @@ def choose_plugin(endpoint: Endpoint, database: str, wanted: str = "auto") -> Pl
         version = conn.info.server_version
         if wanted == "pgoutput":
             if version < 100000:
-                raise MigrationError(f"pgoutput needs PostgreSQL 10; {endpoint.label(database)} is older.", code="PGM1206", hint="Use wal2json.")
+                raise MigrationError(
+                    f"pgoutput needs PostgreSQL 10; {endpoint.label(database)} is older.", code="PGM1206", hint="Use wal2json."
+                )
             return _pgoutput(version, "asked for")
         if wanted not in ("auto", "wal2json"):
-            raise MigrationError(f"The output plugin {wanted} cannot be read without loss.", code="PGM1206", hint="Use auto, wal2json or pgoutput.")
+            raise MigrationError(
+                f"The output plugin {wanted} cannot be read without loss.", code="PGM1206", hint="Use auto, wal2json or pgoutput."
+            )
         try:
             as_string = _probe(conn)
         except MigrationError as exc:
@@ -121,7 +125,11 @@ def _probe(conn: psycopg.Connection[t.Any]) -> bool:
         said = (exc.diag.message_primary if exc.diag else None) or str(exc)
         kind = PermissionMissing if exc.sqlstate == "42501" else MigrationError
         code = "PGM1203" if exc.sqlstate == "42501" else "PGM1202" if exc.sqlstate == "53400" else "PGM1206"
-        hint = plugin_hint(conn.info.user, "wal2json", said) if exc.sqlstate == "42501" else "Install wal2json on the source, or choose plugin: pgoutput."
+        hint = (
+            plugin_hint(conn.info.user, "wal2json", said)
+            if exc.sqlstate == "42501"
+            else "Install wal2json on the source, or choose plugin: pgoutput."
+        )
         raise kind(f"wal2json cannot be used: {said}", code=code, hint=hint, sqlstate=exc.sqlstate or "") from exc
     finally:
         conn.execute("SET statement_timeout = 0")

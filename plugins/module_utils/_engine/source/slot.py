@@ -21,7 +21,10 @@ PATIENCE = 60.0
 
 @dataclasses.dataclass
 class ExportedSlot:
-    """A slot that was just made. ``snapshot`` can be imported by other sessions until :meth:`close`; changes start at ``consistent_point``."""
+    """A slot that was just made.
+
+    ``snapshot`` can be imported by other sessions until :meth:`close`; changes start at ``consistent_point`` (an LSN).
+    """
 
     name: str
     snapshot: str
@@ -67,11 +70,17 @@ def _explain(endpoint: Endpoint, database: str, name: str, plugin: str, exc: Ser
     if exc.sqlstate == "42710":
         code, hint = "PGM1201", f"Drop it if nothing uses it: SELECT pg_drop_replication_slot('{name}')."
     elif exc.sqlstate == "53400" or "replication slots are in use" in exc.message or "walsender" in exc.message:
-        code, hint = "PGM1202", "Raise max_replication_slots (and max_wal_senders) on the source, or drop slots that nothing uses." + _stale(endpoint)
+        code, hint = (
+            "PGM1202",
+            "Raise max_replication_slots (and max_wal_senders) on the source, or drop slots that nothing uses." + _stale(endpoint),
+        )
     elif exc.sqlstate == "42501" or exc.sqlstate == "28000":
         kind, code, hint = PermissionMissing, "PGM1203", plugin_hint(endpoint.user, plugin, exc.message)
     elif "snapshot too large" in exc.message:
-        code, hint = "PGM1204", "One transaction has been open while hundreds committed; end it and run again." + _oldest(endpoint, database)
+        code, hint = (
+            "PGM1204",
+            "One transaction has been open while hundreds committed; end it and run again." + _oldest(endpoint, database),
+        )
     elif exc.sqlstate == "55000" and "wal_level" in exc.message:
         code, hint = "PGM1205", "Set wal_level = logical on the source and restart it (playbook prepare_source)."
     elif exc.sqlstate in ("58P01", "42704", "22023", "42883"):
@@ -90,7 +99,9 @@ def _stale(endpoint: Endpoint) -> str:
     """The inactive slots of the server by name, for a hint; empty where they cannot be read."""
     try:
         with connect(endpoint, purpose="slot") as conn:
-            names = [row[0] for row in conn.execute("SELECT slot_name::text FROM pg_replication_slots WHERE NOT active ORDER BY 1 LIMIT 10")]
+            names = [
+                row[0] for row in conn.execute("SELECT slot_name::text FROM pg_replication_slots WHERE NOT active ORDER BY 1 LIMIT 10")
+            ]
     except (MigrationError, psycopg.Error):
         return ""
     return f" Inactive now: {', '.join(names)}." if names else ""
@@ -134,6 +145,8 @@ def drop_slot(conn: psycopg.Connection[t.Any], name: str, *, timeout: float = 30
         except (psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject) as exc:
             if time.monotonic() > deadline:
                 raise MigrationError(
-                    f"The replication slot {name} stays in use by pid {row[0]}: {exc}", code="PGM1207", hint="Stop the migration service that reads it."
+                    f"The replication slot {name} stays in use by pid {row[0]}: {exc}",
+                    code="PGM1207",
+                    hint="Stop the migration service that reads it.",
                 ) from exc
             time.sleep(0.1)

@@ -1,0 +1,138 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Records of the spool into batches of whole source transactions.
+
+A transaction's changes wait until its commit is read, so one that was broken off leaves no trace. Only when it is larger than a batch it is
+handed out in pieces, each of which says whether more follows.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import deque
+
+from . import events as ev
+from . import spool as sp
+from .batch import Batch
+from .tables import TargetTables
+
+MARKER, HEARTBEAT = "pgm.marker", "pgm.heartbeat"
+
+
+class Assembler:
+    """Feeds on records, gives batches.
+
+    :param position: end LSN up to which the target has everything; transactions before it are skipped (exactly once).
+    """
+
+    def __init__(self, tables: TargetTables, decoder: ev.Decoder, position: int, batch_rows: int, batch_bytes: int) -> None:
+        self._tables, self._decoder, self._position = tables, decoder, position
+        self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
+        self._kind_at = 0 if decoder.codec == "latin-1" else 11
+        self._batch = Batch(tables)
+        self._ready: deque[Batch] = deque()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pending: list[t.Union[ev.Change, ev.Truncate]] = []
+        self._markers: list[str] = []
+        self._bytes = 0
+        self._commit_lsn = 0
+        self._within = False
+        self._skip = False
+        self._pieces = False
+
+    def begin_segment(self) -> None:
+        """Whatever transaction was open has been broken off."""
+        if self._pieces:
+            broken = Batch(self._tables)
+            broken.abort = True
+            self._ready.append(broken)
+        self._forget()
+
+    def add(self, record: sp.Record) -> None:
+        """Take in one record.
+
+        :raises StreamError: if it cannot be read, or is of something that the target does not have.
+        """
+        kind, lsn, payload = record
+        if kind == sp.MESSAGE:
+            if self._skip and payload[self._kind_at] not in (0x42, 0x43, 0x52):  # B, C, R: the rest is on the target already
+                return
+            event = self._decoder.decode(lsn, payload)
+            if event is not None:
+                self._event(event, len(payload))
+        elif kind == sp.KEEPALIVE:
+            if not self._within and lsn > self._position:
+                self._batch.end_lsn = self._position = lsn
+        else:
+            self.begin_segment()
+
+    def _event(self, event: ev.Event, size: int) -> None:
+        op = event.op
+        if op in (ev.INSERT, ev.UPDATE, ev.DELETE):
+            self._pending.append(t.cast(ev.Change, event))
+            self._bytes += size
+            if len(self._pending) >= self._batch_rows or self._bytes >= self._batch_bytes:
+                self._piece()
+        elif op == ev.BEGIN:
+            self._forget()
+            self._commit_lsn = t.cast(ev.Begin, event).commit_lsn
+            self._within = True
+            self._skip = self._commit_lsn < self._position
+        elif op == ev.COMMIT:
+            self._commit(t.cast(ev.Commit, event))
+        elif op == ev.TRUNCATE:
+            self._truncate(t.cast(ev.Truncate, event))
+        elif op == ev.LOGICAL_MESSAGE:
+            message = t.cast(ev.LogicalMessage, event)
+            if message.prefix == MARKER:
+                (self._markers if self._within and message.transactional else self._batch.markers).append(message.content)
+
+    def _truncate(self, event: ev.Truncate) -> None:
+        """wal2json tells a TRUNCATE's relations one by one, all at the same LSN: they are one statement."""
+        last = self._pending[-1] if self._pending else None
+        if last is not None and last.op == ev.TRUNCATE and last.lsn == event.lsn:
+            t.cast(ev.Truncate, last).relations.extend(event.relations)
+        else:
+            self._pending.append(event)
+
+    def _commit(self, commit: ev.Commit) -> None:
+        if not self._skip:
+            batch = self._batch
+            batch.add(self._pending, self._commit_lsn)
+            batch.markers.extend(self._markers)
+            batch.bytes += self._bytes
+            batch.transactions += 1
+            batch.commit_lsn, batch.end_lsn, batch.commit_time = self._commit_lsn, commit.end_lsn, commit.time
+            self._position = commit.end_lsn
+            if self._pieces or batch.rows >= self._batch_rows or batch.bytes >= self._batch_bytes:
+                self.flush()
+        self._forget()
+
+    def _piece(self) -> None:
+        """The open transaction is larger than a batch: hand out what there is of it. TRUNCATE's relations stay together, because
+        pieces end after a change of a row."""
+        if not self._pieces:
+            self.flush()
+        batch = self._batch
+        batch.add(self._pending, self._commit_lsn)
+        batch.bytes += self._bytes
+        batch.final = False
+        self.flush()
+        self._pending, self._bytes, self._pieces = [], 0, True
+
+    def flush(self) -> None:
+        """What is complete becomes a batch."""
+        if self._batch:
+            self._ready.append(self._batch)
+            self._batch = Batch(self._tables)
+
+    @property
+    def waiting(self) -> bool:
+        """Is something complete that :meth:`flush` would hand out?"""
+        return bool(self._batch) and not self._pieces
+
+    def take(self) -> Batch | None:
+        """The next batch that is ready."""
+        return self._ready.popleft() if self._ready else None

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the decoders make of the plugins' messages: the same few tuples for both.
+
+A change is ``(op, lsn, shape, values, old_shape, old_values)``. Values are text exactly as PostgreSQL writes it, or None for NULL; a
+decoder's ``codec`` turns them into the bytes that go to the target. A :class:`Shape` is a relation with the columns that are present in a
+row: unchanged TOAST columns are not. ``old_shape`` and ``old_values`` are what identifies the row: the replica identity, or None where
+the new row holds it.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+BEGIN, COMMIT, INSERT, UPDATE, DELETE, TRUNCATE, LOGICAL_MESSAGE = "B", "C", "I", "U", "D", "T", "M"
+
+Values = t.Sequence["str | None"]
+
+
+class Shape:
+    """Columns of a relation that are present in rows; one object for each combination, so that it can be a cheap key.
+
+    ``identity`` is the relation's replica identity where the plugin tells it (``d n f i``), else empty.
+    """
+
+    __slots__ = ("schema", "name", "columns", "identity", "binding")
+
+    def __init__(self, schema: str, name: str, columns: tuple[str, ...], identity: str = "") -> None:
+        self.schema = schema
+        self.name = name
+        self.columns = columns
+        self.identity = identity
+        self.binding: t.Any = None
+
+    @property
+    def label(self) -> str:
+        """``schema.table`` for people."""
+        return f"{self.schema}.{self.name}"
+
+
+class Begin(t.NamedTuple):
+    """A transaction begins whose commit record starts at ``commit_lsn``."""
+
+    op: str
+    commit_lsn: int
+
+
+class Commit(t.NamedTuple):
+    """It ends at ``end_lsn``; ``time`` is the text of a timestamp with zone."""
+
+    op: str
+    end_lsn: int
+    time: str
+
+
+class Change(t.NamedTuple):
+    """INSERT, UPDATE or DELETE of one row."""
+
+    op: str
+    lsn: int
+    shape: Shape
+    values: Values
+    old_shape: Shape | None
+    old_values: Values
+
+
+class Truncate(t.NamedTuple):
+    """One TRUNCATE statement with all its relations (law 6)."""
+
+    op: str
+    lsn: int
+    relations: list[tuple[str, str]]
+    restart_identity: bool
+    cascade: bool
+
+
+class LogicalMessage(t.NamedTuple):
+    """``pg_logical_emit_message``."""
+
+    op: str
+    lsn: int
+    prefix: str
+    content: str
+    transactional: bool
+
+
+Event = t.Union[Begin, Commit, Change, Truncate, LogicalMessage]
+
+
+class Decoder(t.Protocol):
+    """What both decoders offer."""
+
+    codec: str
+    bare_bytea: bool
+
+    def decode(self, lsn: int, payload: bytes) -> Event | None:
+        """The event that a message means; None if it means none by itself."""

@@ -1,0 +1,194 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Changes one by one in source order: what cannot be a set, small sets, and any batch that failed as one (law 7)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..errors import StreamError
+from ..postgres.drivers import psycopg
+from ..postgres.lsn import format_lsn
+from . import statements as sql
+from .batch import Batch, Key, TableSet
+from .events import DELETE, INSERT, TRUNCATE, Change, Truncate
+from .tables import MISSING, Binding, TargetTable, TargetTables
+
+
+class RawText(bytes):
+    """A parameter as the server shall read it."""
+
+
+class Mismatch(Exception):
+    """A statement did not hit exactly the rows it should (law 5)."""
+
+    def __init__(self, table: TargetTable, kind: str, wanted: int, hit: int) -> None:
+        super().__init__(f"{kind} of {wanted} rows of {table.label} hit {hit}")
+        self.table, self.kind, self.wanted, self.hit = table, kind, wanted, hit
+
+
+if psycopg is not None:
+    import psycopg.adapt
+
+    class _RawTextDumper(psycopg.adapt.Dumper):
+        oid = 0
+
+        def dump(self, obj: t.Any) -> bytes:
+            return bytes(obj)
+
+
+def teach(conn: psycopg.Connection[t.Any]) -> None:
+    """Let ``conn`` send :class:`RawText`."""
+    conn.adapters.register_dumper(RawText, _RawTextDumper)
+
+
+class RowApplier:
+    """Applies single changes on ``conn``, inside the transaction that its caller has begun."""
+
+    def __init__(self, conn: psycopg.Connection[t.Any], tables: TargetTables, codec: str) -> None:
+        self._cursor = psycopg.RawCursor(conn)
+        self._tables = tables
+        self._codec = codec
+
+    def _parameters(self, values: t.Iterable[str | None]) -> list[RawText | None]:
+        return [None if v is None else RawText(v.encode(self._codec)) for v in values]
+
+    def _one(self, statement: str, values: t.Iterable[str | None], table: TargetTable, kind: str) -> None:
+        self._cursor.execute(t.cast(t.Any, statement), self._parameters(values))
+        if self._cursor.rowcount != 1:
+            raise Mismatch(table, kind, 1, self._cursor.rowcount)
+
+    def small(self, content: TableSet) -> None:
+        """A set of a few rows, without staging.
+
+        :raises Mismatch: law 5.
+        """
+        table = content.table
+        for key in content.deleted:
+            self._one(sql.delete_row(table, sql.by_key(table, 1)), _key_values(table, key), table, "DELETE")
+        for rows in (content.updated, content.partial):
+            for key, row in rows.items():
+                names = [n for n, v in zip(table.columns, row, strict=True) if v is not MISSING and n not in table.key]
+                self._update_by_key(table, names, [row[table.index[n]] for n in names], key)
+        for row in [*content.inserted.values(), *content.plain]:
+            self._one(sql.insert_row(table, table.columns), row, table, "INSERT")
+
+    def _update_by_key(self, table: TargetTable, names: list[str], values: list[str | None], key: Key) -> None:
+        if names:
+            statement = sql.update_row(table, names, sql.by_key(table, len(names) + 1))
+            self._one(statement, [*values, *_key_values(table, key)], table, "UPDATE")
+
+    def change(self, change: Change) -> None:
+        """One change as it came.
+
+        :raises Mismatch: law 5.
+        """
+        binding = change.shape.binding or self._tables.bind(change.shape)
+        if binding is None:
+            return
+        table: TargetTable = binding.table
+        if change.op == INSERT:
+            values = binding.take(binding.with_bytea(change.values))
+            self._one(sql.insert_row(table, binding.names), values, table, "INSERT")
+            return
+        names: tuple[str, ...] = ()
+        values = ()
+        if change.op != DELETE:
+            names, values = binding.names, binding.take(binding.with_bytea(change.values))
+        where, parameters = self._where(change, table, len(names) + 1)
+        if change.op == DELETE:
+            self._one(sql.delete_row(table, where), parameters, table, "DELETE")
+        elif not names:
+            return
+        elif set(names) & set(table.always):
+            self._one(sql.replace_row(table, names, where), [*values, *parameters], table, "UPDATE")
+        else:
+            self._one(sql.update_row(table, names, where), [*values, *parameters], table, "UPDATE")
+
+    def _where(self, change: Change, table: TargetTable, first: int) -> tuple[str, list[str | None]]:
+        """What finds the old row: its key, or all that is known of it as text."""
+        shape, values = change.old_shape or change.shape, change.old_values if change.old_shape else change.values
+        binding = t.cast(Binding, shape.binding or self._tables.bind(shape))
+        if table.key and binding.key is not None:
+            return sql.by_key(table, first), _key_values(table, binding.key(values))
+        if not binding.names:
+            raise StreamError(
+                f"A change of {table.label} does not say which row it changed.", code="PGM4023", hint="Give the table a replica identity."
+            )
+        row = binding.take(binding.with_bytea(values))
+        where = sql.by_text(table, binding.names, [v is None for v in row], first)
+        return where, [v for v in row if v is not None]
+
+    def truncate(self, event: Truncate, commit_lsn: int) -> None:
+        """One TRUNCATE."""
+        found = [self._tables.get(schema, name) for schema, name in event.relations]
+        tables = [table for table in found if table is not None and commit_lsn >= table.start_lsn]
+        self._cursor.execute(t.cast(t.Any, sql.truncate(tables, event.restart_identity)))
+
+    def batch(self, batch: Batch) -> None:
+        """A whole batch in source order.
+
+        :raises StreamError: PGM4024 with table, key, LSN, kind of statement and SQLSTATE of the change that cannot be applied.
+        """
+        for commit_lsn, event in batch.events:
+            try:
+                if event.op == TRUNCATE:
+                    self.truncate(t.cast(Truncate, event), commit_lsn)
+                else:
+                    self.change(t.cast(Change, event))
+            except Mismatch as exc:
+                raise self.failure(event, str(exc), "") from exc
+            except psycopg.Error as exc:
+                if transient(exc):
+                    raise
+                said = (exc.diag.message_primary or str(exc)) + (f" ({exc.diag.message_detail})" if exc.diag.message_detail else "")
+                raise self.failure(event, said, exc.sqlstate or "") from exc
+
+    def failure(self, event: Change | Truncate, said: str, sqlstate: str) -> StreamError:
+        """The error of a change that cannot be applied."""
+        if isinstance(event, Truncate):
+            label, key, kind = ", ".join(f"{s}.{n}" for s, n in event.relations), "", "TRUNCATE"
+        else:
+            kind = {"I": "INSERT", "U": "UPDATE", "D": "DELETE"}[event.op]
+            label, key = event.shape.label, self._shown_key(event)
+        shown = f" with key {key}" if key else ""
+        return StreamError(
+            f"The {kind} on {label}{shown} at {format_lsn(event.lsn)} cannot be applied: {said}"
+            + (f" (SQLSTATE {sqlstate})." if sqlstate else "."),
+            code="PGM4024",
+            hint="Nothing from this transaction on was applied. Remove the cause on the target (a constraint, a row written there by"
+            " others) and run the migration again: it goes on with this change.",
+            sqlstate=sqlstate,
+            details={"table": label, "key": key, "lsn": format_lsn(event.lsn), "statement": kind},
+        )
+
+    def _shown_key(self, change: Change) -> str:
+        shape, values = change.old_shape or change.shape, change.old_values if change.old_shape else change.values
+        binding = shape.binding
+        pairs = dict(zip(shape.columns, values, strict=True))
+        names = binding.table.key if binding is not None and binding.table.key else shape.columns
+        shown = [f"{n}={_people(pairs[n], self._codec)}" for n in names if n in pairs]
+        return ", ".join(shown)[:500]
+
+
+def transient(exc: BaseException) -> bool:
+    """Does ``exc`` say something of the connection or the server, not of the change: worth another attempt from the last position?"""
+    state = getattr(exc, "sqlstate", None) or ""
+    if not state:
+        return isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError))
+    return state[:2] in ("08", "40", "53", "57", "58") or state in ("55P03", "55006", "25006")
+
+
+def _people(value: str | None, codec: str) -> str:
+    return "NULL" if value is None else value.encode(codec).decode("utf-8", "replace")
+
+
+def _key_values(table: TargetTable, key: Key) -> list[str | None]:
+    return [key] if len(table.key) == 1 else list(key)
+
+
+def staged_rows(table: TargetTable, rows: t.Mapping[Key, t.Any]) -> list[Key]:
+    """The keys of ``rows`` in the order of the index, as far as that is cheap to know."""
+    if table.integer_key:
+        return sorted(rows, key=int)
+    return sorted(rows)

@@ -1,0 +1,355 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The spool: what the walsender sent, on disk, in the order in which it came (law 2).
+
+A spool is a folder of segment files ``00000001.seg``, ``00000002.seg``... A segment begins with a header and holds blocks; a block has a
+checksum and holds records. Every segment begins outside of a transaction: what a reader holds of an unfinished one is forgotten at a
+segment's start (the receiver begins a new segment whenever it connects). *Safe* is the position up to which everything is in the spool:
+the end of the last commit, or a keepalive's position outside of a transaction. The source is asked to resume there.
+
+One process writes, one reads; the reader may be ahead of the ``fsync``, because it skips what its target has already (law 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+import typing as t
+import zlib
+from pathlib import Path
+
+from ..errors import StreamError
+from ..postgres.lsn import format_lsn
+
+SEGMENT_MAGIC = b"PGMSPL01"
+_SEGMENT = struct.Struct(">8sQ16s")
+_BLOCK = struct.Struct(">4sHHIIIQQQI")
+"""magic, flags, reserved, records, length, stored length, first LSN, last LSN, safe LSN, CRC-32 of all before and of the stored bytes."""
+
+BLOCK_MAGIC = b"PGMB"
+_RECORD = struct.Struct(">BQI")
+RECORD_HEADER = _RECORD.size
+COMPRESSED = 1
+OPEN = 2
+"""Flag: a transaction is open at the end of the block."""
+
+MESSAGE = 0x4D  # 'M': a message of the output plugin
+KEEPALIVE = 0x4B  # 'K': everything before its LSN has come
+RESET = 0x52  # 'R': the transaction that is open was broken off; forget it
+pack_record = _RECORD.pack
+
+
+class Record(t.NamedTuple):
+    """One record: ``kind`` is :data:`MESSAGE`, :data:`KEEPALIVE` or :data:`RESET`."""
+
+    kind: int
+    lsn: int
+    payload: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A segment file: its number, the position that its stream begins at, its size in bytes."""
+
+    number: int
+    path: Path
+    start: int
+    size: int
+
+
+def segments(folder: Path) -> list[Segment]:
+    """The segments of a spool in order; a last one whose header is torn is left out."""
+    found = []
+    for path in sorted(folder.glob("*.seg")):
+        if path.stem.isdigit():
+            try:
+                with path.open("rb") as file:
+                    head = file.read(_SEGMENT.size)
+                size = path.stat().st_size
+            except FileNotFoundError:
+                continue  # removed while we looked
+            if len(head) == _SEGMENT.size and head.startswith(SEGMENT_MAGIC):
+                found.append(Segment(int(path.stem), path, _SEGMENT.unpack(head)[1], size))
+    return found
+
+
+def encode_block(
+    records: t.Sequence[bytes], count: int, first: int, last: int, safe: int, *, open_: bool = False, compress: bool = False
+) -> bytes:
+    """A block of ``count`` records, given as the pieces that they consist of."""
+    body = b"".join(records)
+    flags = OPEN if open_ else 0
+    stored = body
+    if compress:
+        stored, flags = zlib.compress(body, 1), flags | COMPRESSED
+    head = _BLOCK.pack(BLOCK_MAGIC, flags, 0, count, len(body), len(stored), first, last, safe, 0)[:-4]
+    return head + zlib.crc32(stored, zlib.crc32(head)).to_bytes(4, "big") + stored
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A block as read: see :data:`_BLOCK`; ``body`` holds the records, ``size`` is that of the block in the file."""
+
+    count: int
+    first: int
+    last: int
+    safe: int
+    open: bool
+    body: bytes
+    size: int
+
+    def records(self) -> t.Iterator[Record]:
+        """The records in order.
+
+        :raises StreamError: if they do not fill the block exactly.
+        """
+        body, position, unpack = self.body, 0, _RECORD.unpack_from
+        for dummy in range(self.count):
+            kind, lsn, length = unpack(body, position)
+            position += RECORD_HEADER
+            yield Record(kind, lsn, body[position : position + length])
+            position += length
+        if position != len(body):
+            raise StreamError("A block of the spool is longer than its records.", code="PGM4010")
+
+
+class Torn(Exception):
+    """There is no whole block at this place (yet)."""
+
+
+def read_block(file: t.BinaryIO, position: int) -> Block:
+    """The block at ``position``.
+
+    :raises Torn: if the file ends before it does, or its checksum is wrong.
+    """
+    head = os.pread(file.fileno(), _BLOCK.size, position)
+    if len(head) < _BLOCK.size:
+        raise Torn("short")
+    magic, flags, dummy, count, length, stored_length, first, last, safe, crc = _BLOCK.unpack(head)
+    if magic != BLOCK_MAGIC:
+        raise Torn("magic")
+    stored = os.pread(file.fileno(), stored_length, position + _BLOCK.size)
+    if len(stored) < stored_length:
+        raise Torn("short")
+    if zlib.crc32(stored, zlib.crc32(head[:-4])) != crc:
+        raise Torn("checksum")
+    body = zlib.decompress(stored) if flags & COMPRESSED else stored
+    if len(body) != length:
+        raise Torn("length")
+    return Block(count, first, last, safe, bool(flags & OPEN), body, _BLOCK.size + stored_length)
+
+
+class SpoolWriter:
+    """The receiver's end of the spool. Nothing is safe before :meth:`sync`.
+
+    :param start: where the stream begins if the spool is empty: the slot's consistent point (an LSN).
+    """
+
+    def __init__(self, folder: Path, segment_bytes: int, start: int = 0, *, compress: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._compress = compress
+        self._file: t.BinaryIO | None = None
+        self._size = 0
+        self._dirty = False
+        self.number, self.written_safe = self._recover(start)
+        self.durable = self.written_safe
+        self._sealed = {s.number: s.size for s in segments(folder)}
+
+    def _recover(self, start: int) -> tuple[int, int]:
+        """Cut the torn tail of the last segment; its number and the safe position at its end."""
+        for path in sorted(self._folder.glob("*.seg"), reverse=True):
+            if path not in {s.path for s in segments(self._folder)}:
+                path.unlink()  # not even its header was written
+                continue
+            with path.open("r+b") as file:
+                safe = int(_SEGMENT.unpack(file.read(_SEGMENT.size))[1])
+                position = _SEGMENT.size
+                try:
+                    while True:
+                        block = read_block(file, position)
+                        position, safe = position + block.size, block.safe
+                except Torn:
+                    file.truncate(position)
+                    os.fsync(file.fileno())
+            return int(path.stem), safe
+        return 0, start
+
+    @property
+    def size(self) -> int:
+        """Size of all segments."""
+        return sum(self._sealed.values()) + (self._size if self._file else 0)
+
+    @property
+    def full(self) -> bool:
+        """Has the present segment reached its size?"""
+        return self._size >= self._segment_bytes
+
+    def begin_segment(self) -> None:
+        """Close the present segment; the next block begins a new one. Only outside of a transaction, or when it was broken off."""
+        if self._file:
+            self.sync()
+            self._file.close()
+            self._sealed[self.number] = self._size
+        self._file, self._size = None, 0
+
+    def open_segment(self) -> None:
+        """Begin the segment now, so that the one before can go when it is applied."""
+        if self._file is None:
+            self._create()
+
+    def append(self, block: bytes, safe: int) -> None:
+        """Write a block of :func:`encode_block`, after which ``safe`` is the safe position.
+
+        :raises OSError: if the disk is full; the spool is as before then.
+        """
+        if self._file is None:
+            self._create()
+        file = t.cast(t.BinaryIO, self._file)
+        try:
+            view = memoryview(block)
+            done = 0
+            while done < len(view):
+                done += os.pwrite(file.fileno(), view[done:], self._size + done)
+        except OSError:
+            os.ftruncate(file.fileno(), self._size)
+            raise
+        self._size += len(block)
+        self.written_safe = safe
+        self._dirty = True
+
+    def _create(self) -> None:
+        path = self._folder / f"{self.number + 1:08d}.seg"
+        file = path.open("wb", buffering=0)
+        try:
+            file.write(_SEGMENT.pack(SEGMENT_MAGIC, self.written_safe, b""))
+            os.fsync(file.fileno())
+            sync_folder(self._folder)
+        except OSError:
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
+        self._file, self._size = t.cast(t.BinaryIO, file), _SEGMENT.size
+        self.number += 1
+
+    def sync(self) -> int:
+        """Make everything written durable; the safe position that may be acknowledged."""
+        if self._dirty and self._file:
+            os.fdatasync(self._file.fileno())
+        self._dirty = False
+        self.durable = self.written_safe
+        return self.durable
+
+    @property
+    def dirty(self) -> bool:
+        """Is something written that is not yet durable?"""
+        return self._dirty
+
+    def remove_before(self, applied: int) -> int:
+        """Remove the segments that hold nothing after ``applied``; how many went (law 4)."""
+        gone = 0
+        found = segments(self._folder)
+        for segment, following in zip(found, found[1:], strict=False):
+            if following.start > applied or segment.number == self.number:
+                break
+            segment.path.unlink(missing_ok=True)
+            self._sealed.pop(segment.number, None)
+            gone += 1
+        return gone
+
+    def close(self) -> None:
+        """Sync and close."""
+        if self._file:
+            self.sync()
+            self._file.close()
+            self._file = None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class SpoolReader:
+    """The applier's end of the spool: the blocks from the segment that holds ``position`` on; from the first one if that is None.
+
+    :raises StreamError: PGM4011 if the spool does not reach back to ``position``.
+    """
+
+    def __init__(self, folder: Path, position: int | None) -> None:
+        self._folder = folder
+        self._wanted = position
+        self._file: t.BinaryIO | None = None
+        self._number = 0
+        self._at = 0
+
+    def _open(self) -> bool:
+        """Open the segment to read next; False if there is none yet."""
+        found = segments(self._folder)
+        if self._number == 0:
+            wanted = found[0].start if found and self._wanted is None else self._wanted or 0
+            found_before = [s for s in found if s.start <= wanted]
+            if found and not found_before:
+                raise StreamError(
+                    f"The spool in {self._folder} begins at {format_lsn(found[0].start)}, but the target needs changes from"
+                    f" {format_lsn(wanted)} on.",
+                    code="PGM4011",
+                    hint="The spool was lost or belongs to another slot: cancel the migration and start it again.",
+                )
+            following = found_before[-1:] if self._wanted is not None else found[:1]
+        else:
+            following = [s for s in found if s.number > self._number][:1]
+        if not following:
+            return False
+        try:
+            file = following[0].path.open("rb")
+        except FileNotFoundError:
+            return False
+        if self._file:
+            self._file.close()
+        self._file, self._number, self._at = file, following[0].number, _SEGMENT.size
+        return True
+
+    def next_block(self) -> tuple[Block, bool] | None:
+        """The next block, and whether it begins a segment (whatever transaction was open is forgotten then); None if there is none yet.
+
+        :raises StreamError: PGM4010 if a block is damaged that is not the last.
+        """
+        if self._file is None and not self._open():
+            return None
+        while True:
+            file = t.cast(t.BinaryIO, self._file)
+            first = self._at == _SEGMENT.size
+            try:
+                block = read_block(file, self._at)
+            except Torn as torn:
+                number = self._number
+                end = os.fstat(file.fileno()).st_size
+                if not any(s.number > number for s in segments(self._folder)):
+                    return None
+                try:  # the writer may have finished this segment between the two looks
+                    block = read_block(file, self._at)
+                except Torn:
+                    if end > self._at and os.fstat(file.fileno()).st_size > self._at:
+                        raise StreamError(
+                            f"Segment {number:08d} of the spool is damaged at byte {self._at} ({torn}).",
+                            code="PGM4010",
+                            hint="Check the runtime host's disk; cancel the migration and start it again.",
+                        ) from torn
+                    if not self._open():
+                        return None
+                    continue
+            self._at += block.size
+            return block, first
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+            self._file = None

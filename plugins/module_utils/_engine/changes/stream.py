@@ -1,0 +1,271 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The change stream of one database: spool -> decoder -> batches -> target, until it is stopped.
+
+One thread reads, decodes and prepares the next batch while the other has the present one applied. A batch is as large as what is readable
+allows: a lone commit goes to the target at once, a backlog in batches of ``batch_rows``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import queue
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+from ..errors import ConnectionFailed, StreamError
+from ..postgres.drivers import psycopg
+from ..source.plugin import PluginChoice
+from ..spec import MigrationSpec
+from .apply import Applier, Load, Moved, Position
+from .assemble import Assembler
+from .batch import Batch
+from .events import Decoder
+from .heartbeat import Heartbeat
+from .pgoutput import PgoutputDecoder
+from .rows import transient
+from .spool import SpoolReader
+from .wal2json import Wal2JsonDecoder
+
+POLL = 0.01
+"""Seconds between looks at the spool when nothing is readable."""
+
+REPORT_INTERVAL = 0.5
+BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+MARKERS_KEPT = 100
+
+
+class Prepared(t.NamedTuple):
+    """A batch and its data for COPY."""
+
+    batch: Batch
+    loads: dict[int, Load]
+
+
+class ChangeStream:
+    """Applies the changes of one database.
+
+    :param report: is called with the keys of the contract about twice a second.
+    """
+
+    def __init__(
+        self,
+        spec: MigrationSpec,
+        database: str,
+        choice: PluginChoice,
+        spool: Path,
+        report: t.Callable[[dict[str, t.Any]], None],
+        stop: threading.Event,
+    ) -> None:
+        self._spec, self._database, self._choice = spec, database, choice
+        self._spool, self._report, self._stop = spool, report, stop
+        self._changed = threading.Condition()
+        self._position = Position()
+        self._markers: dict[str, Position] = {}
+        self._totals = [0, 0, 0, 0]
+        self._tables: dict[str, list[int]] = {}
+        self._fallbacks = 0
+        self._next_report = 0.0
+        self._rate = (time.monotonic(), 0)
+        self._ended: BaseException | None = None
+        self._heartbeat = Heartbeat(spec, database, stop, messages=choice.messages)
+
+    @property
+    def position(self) -> Position:
+        """What is committed on the target."""
+        return self._position
+
+    def wait_marker(self, token: str, lsn: int, timeout: float) -> Position:
+        """Wait until the target has everything before our own marker; called from another thread.
+
+        The marker is the logical message ``pgm.marker`` with the content ``token``, or, where messages are not streamed, ``lsn``.
+
+        :raises StreamError: PGM4040 after ``timeout`` seconds; what ended the stream if it ended.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                if token in self._markers:
+                    return self._markers[token]
+                if lsn and self._position.end_lsn >= lsn:
+                    return self._position
+                if self._ended is not None:
+                    raise self._ended
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(min(left, 1.0)) and time.monotonic() >= deadline:
+                    raise StreamError(
+                        f"The changes of {self._database} were not drained to the marker within {timeout:g} seconds.",
+                        code="PGM4040",
+                        hint="See latency and lag: the target or the connection may be too slow for the source's writes.",
+                    )
+
+    def run(self) -> None:
+        """Apply until ``stop``.
+
+        :raises StreamError: if a change cannot be applied or read; nothing past it was applied.
+        :raises MigrationError: if the target refuses us for good.
+        """
+        self._heartbeat.start()
+        failures = 0
+        try:
+            while not self._stop.is_set():
+                try:
+                    before = self._position
+                    self._session()
+                    return
+                except (psycopg.Error, ConnectionFailed, Moved) as exc:
+                    if isinstance(exc, psycopg.Error) and not transient(exc):
+                        raise self._unforeseen(exc) from exc
+                    if isinstance(exc, ConnectionFailed) and exc.details.get("reason") in ("authentication", "database"):
+                        raise
+                    failures = 0 if self._position != before else failures + 1
+                    self._report({"message": f"Applying to {self._spec.target.label(self._database)} broke off: {exc}; trying again."})
+                    self._stop.wait(BACKOFF[min(failures, len(BACKOFF) - 1)])
+        except BaseException as exc:
+            with self._changed:
+                self._ended = exc
+                self._changed.notify_all()
+            raise
+        finally:
+            self._tell(force=True)
+
+    def _unforeseen(self, exc: psycopg.Error) -> StreamError:
+        label = self._spec.target.label(self._database)
+        said = exc.diag.message_primary or " ".join(str(exc).split())
+        return StreamError(f"Applying changes on {label} failed: {said}", code="PGM4026", server=label, sqlstate=exc.sqlstate or "")
+
+    def _session(self) -> None:
+        """One connection to the target, until ``stop`` or an error."""
+        decoder: Decoder = PgoutputDecoder() if self._choice.plugin == "pgoutput" else Wal2JsonDecoder()
+        applier = Applier(self._spec, self._database, codec=decoder.codec, bare_bytea=decoder.bare_bytea)
+        give_up = threading.Event()
+        prepared: queue.Queue[Prepared | BaseException] = queue.Queue(1)
+        with self._changed:
+            self._position = applier.position
+            self._changed.notify_all()
+        feeder = threading.Thread(target=self._feed, args=(applier, decoder, prepared, give_up), name="decode", daemon=True)
+        feeder.start()
+        try:
+            while not self._stop.is_set():
+                try:
+                    item = prepared.get(timeout=0.2)
+                except queue.Empty:
+                    self._tell()
+                    continue
+                if isinstance(item, BaseException):
+                    raise item
+                self._apply(applier, item)
+        finally:
+            give_up.set()
+            applier.close()
+            feeder.join()
+
+    def _feed(self, applier: Applier, decoder: Decoder, prepared: queue.Queue[Prepared | BaseException], give_up: threading.Event) -> None:
+        """Read, decode and prepare batches; an error is handed over as the last item."""
+        try:
+            self._read(applier, decoder, prepared, give_up)
+        except BaseException as exc:
+            _put(prepared, exc, give_up)
+
+    def _read(self, applier: Applier, decoder: Decoder, prepared: queue.Queue[Prepared | BaseException], give_up: threading.Event) -> None:
+        changes = self._spec.changes
+        start = applier.position.end_lsn
+        reader = SpoolReader(self._spool, start or applier.start_lsn or None)
+        assembler = Assembler(applier.tables, decoder, start, changes.batch_rows, changes.batch_bytes)
+        try:
+            while not give_up.is_set():
+                found = reader.next_block()
+                if found is None:
+                    if assembler.waiting and prepared.empty():
+                        assembler.flush()
+                    else:
+                        give_up.wait(POLL)
+                else:
+                    block, first = found
+                    if first:
+                        assembler.begin_segment()
+                    for record in block.records():
+                        assembler.add(record)
+                batch = assembler.take()
+                while batch is not None:
+                    if not _put(prepared, Prepared(batch, applier.loads(batch)), give_up):
+                        return
+                    batch = assembler.take()
+        finally:
+            reader.close()
+
+    def _apply(self, applier: Applier, item: Prepared) -> None:
+        batch = item.batch
+        committed = applier.apply(batch, item.loads)
+        self._fallbacks += applier.fallbacks
+        applier.fallbacks = 0
+        for label, counts in batch.counts.items():
+            totals = self._tables.setdefault(label, [0, 0, 0, 0])
+            for which, count in enumerate(counts):
+                totals[which] += count
+                self._totals[which] += count
+        if committed:
+            with self._changed:
+                self._position = applier.position
+                for token in batch.markers:
+                    self._markers[token] = applier.position
+                while len(self._markers) > MARKERS_KEPT:
+                    self._markers.pop(next(iter(self._markers)))
+                self._changed.notify_all()
+        self._tell()
+
+    def _tell(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if now < self._next_report and not force:
+            return
+        self._next_report = now + REPORT_INTERVAL
+        applied = sum(self._totals)
+        since, before = self._rate
+        rate = (applied - before) / (now - since) if now > since else 0.0
+        if now - since >= 2.0 or applied == before:
+            self._rate = (now, applied)
+        source_lsn = self._heartbeat.source_lsn
+        names = ("inserts", "updates", "deletes", "truncates")
+        self._report(
+            {
+                **dict(zip(names, self._totals, strict=True)),
+                "applied": applied,
+                "applied_lsn": self._position.end_lsn,
+                "latency_seconds": self.latency(),
+                "lag_bytes": max(0, source_lsn - self._position.end_lsn) if source_lsn else None,
+                "changes_per_second": round(rate, 1),
+                "fallbacks": self._fallbacks,
+                "tables": {label: dict(zip(names, counts, strict=True)) for label, counts in self._tables.items()},
+            }
+        )
+
+    def latency(self) -> float | None:
+        """Age of the last source commit that the target has (seconds, by the source's clock); None if none is known. It grows while nothing
+        comes, whatever the reason: there is no false zero."""
+        stamp = self._position.commit_time
+        if not stamp:
+            return None
+        text = stamp + ":00" if len(stamp) > 3 and stamp[-3] in "+-" else stamp
+        committed = datetime.datetime.fromisoformat(_padded(text)).timestamp()
+        return round(max(0.0, time.time() + self._heartbeat.clock_offset - committed), 3)
+
+
+def _padded(stamp: str) -> str:
+    """``stamp`` with six digits of the second: Python before 3.11 takes no other number of them."""
+    head, dot, tail = stamp.partition(".")
+    if not dot:
+        return stamp
+    digits = tail[: len(tail) - 6]
+    return f"{head}.{digits:0<6}{tail[len(digits) :]}"
+
+
+def _put(prepared: queue.Queue[t.Any], item: t.Any, give_up: threading.Event) -> bool:
+    while not give_up.is_set():
+        try:
+            prepared.put(item, timeout=0.1)
+            return True
+        except queue.Full:
+            continue
+    return False
