@@ -62,7 +62,10 @@ GEOMETRIC = frozenset({"point", "lseg", "path", "box", "polygon", "line", "circl
 SHORTEST_FLOATS = 120000
 """From this version on the text of a float is the shortest that is exact."""
 
-PROBE = "ROW(7, 'probe'::text COLLATE \"C\", NULL::int4, '\\x00ff'::bytea, 'f47ac10b-58cc-4372-a567-0e02b2c3d479'::uuid, true, '2026-01-02'::date)"
+PROBE = (
+    "ROW(7, 'probe'::text COLLATE \"C\", NULL::int4, '\\x00ff'::bytea, 'f47ac10b-58cc-4372-a567-0e02b2c3d479'::uuid, true,"
+    " '2026-01-02'::date)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +98,7 @@ def read_types(conn: psycopg.Connection[t.Any]) -> dict[int, Type]:
                  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                 WHERE t.typtype = 'c' AND t.typrelid = a.attrelid AND a.attnum > 0 AND NOT a.attisdropped
                   AND c.relnamespace <> 'pg_catalog'::regnamespace) f ON true""")
-    return {r[0]: Type(r[0], r[1], r[2], r[3], r[4], r[5], r[6], tuple(zip(r[7] or (), r[8] or ()))) for r in rows}
+    return {r[0]: Type(r[0], r[1], r[2], r[3], r[4], r[5], r[6], tuple(zip(r[7] or (), r[8] or (), strict=True))) for r in rows}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +185,8 @@ def _builtin(kind: Type) -> str:
 def choose_method(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> Method:
     """The fastest way of hashing that gives the same on both servers, proven by hashing the same row on both."""
     oldest = min(source.info.server_version, target.info.server_version)
-    encodings = [_one(c, "SELECT pg_catalog.pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()") for c in (source, target)]
-    same = encodings[0] == encodings[1]
+    encoding = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+    same = _one(source, encoding) == _one(target, encoding)
     for hashing, since in (("record", 140000), ("text", 110000)):
         method = Method(hashing, oldest >= SHORTEST_FLOATS, same)
         if oldest < since:
@@ -195,5 +198,5 @@ def choose_method(source: psycopg.Connection[t.Any], target: psycopg.Connection[
 
 
 def _one(conn: psycopg.Connection[t.Any], query: str) -> t.Any:
-    row = conn.execute(query).fetchone()  # type: ignore[call-overload]
+    row = conn.execute(query).fetchone()
     return row[0] if row else None

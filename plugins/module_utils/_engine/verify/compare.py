@@ -79,7 +79,8 @@ class VerifyResult:
         if self.large_objects is not None and not self.large_objects.equal:
             wrong.append("large objects")
         counted = f"{len(self.tables)} tables, {self.rows} rows, {len(self.sequences)} sequences in {self.seconds:.1f} s"
-        return f"{self.database}: equal ({counted})" if self.equal else f"{self.database}: {len(wrong)} differ: {', '.join(wrong[:5])} ({counted})"
+        verdict = "equal" if self.equal else f"{len(wrong)} differ: {', '.join(wrong[:5])}"
+        return f"{self.database}: {verdict} ({counted})"
 
     def to_dict(self) -> dict[str, t.Any]:
         """Plain data."""
@@ -164,7 +165,7 @@ class _Comparison:
     ) -> None:
         self.sides = (source, target)
         self._jobs, self._report, self._limit, self._stop = jobs, report, limit, stop
-        with server_errors("compare the hashing of both servers", target.endpoint, target.database, kind=VerificationFailed, code="PGM6001"):
+        with server_errors("try how to hash rows", target.endpoint, target.database, kind=VerificationFailed, code="PGM6001"):
             self.method: Method = choose_method(source.leader, target.leader)
         wanted = [q for q, table in source.tables.items() if not only or table.label in only]
         self._pairs = [make_pair(source, target, name) for name in wanted if name in target.tables]
@@ -231,7 +232,7 @@ class _Comparison:
                         break
                     began = time.monotonic()
                     with server_errors(f"read {task.label}", side.endpoint, side.database, kind=VerificationFailed, code="PGM6001"):
-                        row = conn.execute(task.query).fetchone() or (0, 0)  # type: ignore[call-overload]
+                        row = conn.execute(task.query).fetchone() or (0, 0)
                     self._add(number, task, int(row[0]), int(row[1]), time.monotonic() - began)
         except BaseException as exc:  # the thread ends; run() raises it
             with self._lock:

@@ -23,8 +23,8 @@ SHOWN = 200
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One row that is not the same. ``kind``: ``missing`` (on the target), ``extra`` (only there) or ``different``; ``key`` the key's columns
-    as text, empty for a table without key; ``source``/``target`` the row as text, for ``different`` only the columns that differ;
+    """One row that is not the same. ``kind``: ``missing`` (on the target), ``extra`` (only there) or ``different``; ``key`` the key's
+    columns as text, empty for a table without key; ``source``/``target`` the row as text, for ``different`` only the columns that differ;
     ``copies`` how often the row is missing or extra."""
 
     kind: str
@@ -54,13 +54,13 @@ def find_differences(pair: Pair, sides: tuple[Side, Side], readings: tuple[Readi
     buckets = 1
     while buckets < min(MAX_BUCKETS, rows // BUCKET_ROWS):
         buckets *= 2
-    sums = [_bucket_sums(side, reading, buckets) for side, reading in zip(sides, readings)]
+    sums = [_bucket_sums(side, reading, buckets) for side, reading in zip(sides, readings, strict=True)]
     differing = sorted(b for b in sums[0].keys() | sums[1].keys() if sums[0].get(b) != sums[1].get(b))[:limit]
     if not differing:
         return []
-    hashes = [_hashes(side, reading, buckets, differing) for side, reading in zip(sides, readings)]
+    hashes = [_hashes(side, reading, buckets, differing) for side, reading in zip(sides, readings, strict=True)]
     found = list(_compare(hashes[0], hashes[1], keyed=bool(pair.key)))[:limit]
-    values = [_values(side, reading, [f.key_hash for f in found]) for side, reading in zip(sides, readings)]
+    values = [_values(side, reading, [f.key_hash for f in found]) for side, reading in zip(sides, readings, strict=True)]
     return [_describe(pair, readings[0].columns, item, values[0], values[1]) for item in found]
 
 
@@ -98,7 +98,7 @@ def _compare(source: dict[int, collections.Counter[int]], target: dict[int, coll
             yield _Open("extra", key, None, row, copies)
 
 
-Values = dict[tuple[int, int], tuple[list[t.Optional[str]], list[t.Optional[str]]]]
+Values = dict[tuple[int, int], tuple[list[str | None], list[str | None]]]
 
 
 def _values(side: Side, reading: Reading, keys: t.Sequence[int]) -> Values:
@@ -118,9 +118,9 @@ def _describe(pair: Pair, columns: t.Sequence[str], item: _Open, source: Values,
     ours = source.get((item.key_hash, item.source)) if item.source is not None else None
     theirs = target.get((item.key_hash, item.target)) if item.target is not None else None
     known = ours or theirs or ([], [])
-    key = {name: value for name, value in zip(columns, known[0]) if name in pair.key}
+    key = {name: value for name, value in zip(columns, known[0], strict=False) if name in pair.key}
     if ours is None or theirs is None:
-        shown = [None if side is None else {n: _clip(v) for n, v in zip(columns, side[0])} for side in (ours, theirs)]
+        shown = [None if side is None else {n: _clip(v) for n, v in zip(columns, side[0], strict=True)} for side in (ours, theirs)]
         return Difference(item.kind, key, shown[0], shown[1], item.copies)
     left: dict[str, str | None] = {}
     right: dict[str, str | None] = {}
@@ -143,10 +143,10 @@ def _clip_pair(source: str | None, target: str | None) -> tuple[str | None, str 
     """Both values, clipped so that their first difference is seen."""
     if source is None or target is None:
         return _clip(source), _clip(target)
-    first = next((i for i, (a, b) in enumerate(zip(source, target)) if a != b), min(len(source), len(target)))
+    first = next((i for i, (a, b) in enumerate(zip(source, target, strict=False)) if a != b), min(len(source), len(target)))
     start = max(0, first - 40) if first > SHOWN - 40 else 0
     return _clip(source, start), _clip(target, start)
 
 
 def _rows(side: Side, query: str) -> list[tuple[t.Any, ...]]:
-    return list(side.leader.execute(query))  # type: ignore[call-overload]
+    return list(side.leader.execute(query))

@@ -97,7 +97,8 @@ def compare_large_objects(source: Side, target: Side, method: Method, limit: int
                 row = side.leader.execute(summed).fetchone() or (0, 0)
         except psycopg.Error as exc:
             answer = exc.diag.message_primary or type(exc).__name__
-            return LargeObjectResult(0, 0, False, "", note=f"The large objects on {side.endpoint.label(side.database)} cannot be read: {answer}.")
+            note = f"The large objects on {side.endpoint.label(side.database)} cannot be read: {answer}."
+            return LargeObjectResult(0, 0, False, "", note=note)
         read.append((int(row[0]), int(row[1])))
     equal = read[0] == read[1]
     differing: tuple[int, ...] = ()

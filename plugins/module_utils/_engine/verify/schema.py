@@ -48,7 +48,7 @@ def compare_schemas(source: psycopg.Connection[t.Any], target: psycopg.Connectio
 def _read(conn: psycopg.Connection[t.Any]) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for query in _queries(conn.info.server_version):
-        for kind, name, definition in conn.execute(query):  # type: ignore[call-overload]
+        for kind, name, definition in conn.execute(query):
             found[kind, name] = definition or ""
     return found
 
@@ -63,14 +63,15 @@ def _queries(version: int) -> list[str]:
     relations = f"FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {USER_SCHEMAS} AND {_free('pg_class', 'c.oid')}"
     generated = "CASE a.attgenerated WHEN '' THEN ' default ' ELSE ' generated ' END" if version >= 120000 else "' default '"
     identity = "CASE a.attidentity WHEN '' THEN '' ELSE ' identity ' || a.attidentity::text END" if version >= 100000 else "''"
-    partition = "CASE WHEN c.relispartition THEN ' partition ' || pg_get_expr(c.relpartbound, c.oid) ELSE '' END" if version >= 100000 else "''"
+    bound = "CASE WHEN c.relispartition THEN ' partition ' || pg_get_expr(c.relpartbound, c.oid) ELSE '' END"
+    partition = bound if version >= 100000 else "''"
     function_kind = "p.prokind::text" if version >= 110000 else "CASE WHEN p.proisagg THEN 'a' WHEN p.proiswindow THEN 'w' ELSE 'f' END"
     body = "coalesce(pg_get_function_sqlbody(p.oid), p.prosrc)" if version >= 140000 else "p.prosrc"
     queries = [
         f"SELECT 'schema', format('%I', n.nspname), '' FROM pg_namespace n WHERE {USER_SCHEMAS} AND {_free('pg_namespace', 'n.oid')}",
         "SELECT 'extension', format('%I', extname), '' FROM pg_extension",
-        f"""SELECT CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'type'
-                   ELSE 'table' END, {name},
+        f"""SELECT CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' WHEN 'm' THEN 'materialized view'
+                   WHEN 'c' THEN 'type' ELSE 'table' END, {name},
                    c.relkind::text || ' ' || c.relpersistence::text || CASE WHEN c.relrowsecurity THEN ' row security' ELSE '' END
                    || CASE WHEN c.relforcerowsecurity THEN ' forced' ELSE '' END || {partition}
                    || CASE WHEN c.relkind = 'm' AND NOT c.relispopulated THEN ' not populated' ELSE '' END
@@ -99,13 +100,14 @@ def _queries(version: int) -> list[str]:
              WHERE NOT g.tgisinternal AND {USER_SCHEMAS} AND {_free('pg_class', 'c.oid')}""",
         f"SELECT 'view', {name}, md5(pg_get_viewdef(c.oid)) {relations} AND c.relkind IN ('v', 'm')",
         f"""SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
-                   {function_kind} || ' ' || l.lanname || ' ' || p.provolatile::text || CASE WHEN p.prosecdef THEN ' security definer' ELSE '' END
+                   {function_kind} || ' ' || l.lanname || ' ' || p.provolatile::text
+                   || CASE WHEN p.prosecdef THEN ' security definer' ELSE '' END
                    || CASE WHEN p.proisstrict THEN ' strict' ELSE '' END || ' returns ' || coalesce(pg_get_function_result(p.oid), '')
                    || ' ' || md5(coalesce({body}, '')) || coalesce(' ' || array_to_string(p.proconfig, ' '), '')
               FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
              WHERE {USER_SCHEMAS} AND {_free('pg_proc', 'p.oid')}""",
-        f"""SELECT 'enum', format('%I.%I', n.nspname, ty.typname), (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
-                   FROM pg_enum e WHERE e.enumtypid = ty.oid)
+        f"""SELECT 'enum', format('%I.%I', n.nspname, ty.typname),
+                   (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = ty.oid)
               FROM pg_type ty JOIN pg_namespace n ON n.oid = ty.typnamespace WHERE ty.typtype = 'e' AND {USER_SCHEMAS}
                AND {_free('pg_type', 'ty.oid')}""",
         f"""SELECT 'domain', format('%I.%I', n.nspname, ty.typname), format_type(ty.typbasetype, ty.typtypmod)

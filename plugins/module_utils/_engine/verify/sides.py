@@ -68,14 +68,15 @@ class Side:
 
     def value(self, query: str) -> t.Any:
         """The first column of the only row of ``query`` in the first session."""
-        row = self.leader.execute(query).fetchone()  # type: ignore[call-overload]
+        row = self.leader.execute(query).fetchone()
         return row[0] if row else None
 
     def session(self) -> psycopg.Connection[t.Any]:
         """One more session under the same snapshot; the caller closes it."""
         conn = self._connect()
         try:
-            with server_errors(f"import the snapshot {self.snapshot}", self.endpoint, self.database, kind=VerificationFailed, code="PGM6001"):
+            doing = f"import the snapshot {self.snapshot}"
+            with server_errors(doing, self.endpoint, self.database, kind=VerificationFailed, code="PGM6001"):
                 self._begin(conn)
         except BaseException:
             conn.close()
@@ -177,7 +178,7 @@ def make_reading(pair: Pair, side: Side, method: Method, *, target: bool) -> Rea
         names.append(column.name)
         same = ours.type == theirs.type
         canonical.append(method.column(quoted, column.type_oid, side.types) if same else method.column(f"{quoted}::text", 25, side.types))
-    by_name = dict(zip(names, canonical))
+    by_name = dict(zip(names, canonical, strict=True))
     row_hash = method.row_hash(canonical) if canonical else "0::bigint"
     key_hash = method.row_hash([by_name[name] for name in pair.key]) if pair.key else row_hash
     table = pair.target if target else pair.source

@@ -1,0 +1,192 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Roles, memberships and settings from one server to another: plan (reads only), then apply.
+
+A plan made again after it was applied is empty. Nothing that the login on the target would be refused is in it; what therefore stays
+behind is in :attr:`GlobalsPlan.skipped`, each with its reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import typing as t
+
+from ..errors import MigrationError, SpecificationError
+from ..postgres.drivers import psycopg
+from ..postgres.identifiers import quote_ident
+from ..postgres.session import connect, server_errors
+from ..spec import Endpoint
+from .database import database_actions
+from .difference import SOFT, Difference, GlobalAction, Options, Skipped
+from .marker import MARKER, Marker
+from .rights import Parameters, read_rights
+from .state import State, read_state
+
+SUPERUSER_POLICIES = ("remove", "demote")
+
+
+@dataclasses.dataclass
+class GlobalsPlan:
+    """What is to be done on ``target``. ``before``/``after`` describe its globals for a diff, without any secret; ``migrated`` are the
+    roles of the source that exist on the target in the end."""
+
+    target: Endpoint
+    actions: list[GlobalAction]
+    skipped: list[Skipped]
+    before: dict[str, t.Any]
+    after: dict[str, t.Any]
+    migrated: tuple[str, ...] = ()
+
+    @property
+    def statements(self) -> list[str]:
+        """The statements as they may be shown."""
+        return [action.statement for action in self.actions]
+
+    @property
+    def changed(self) -> bool:
+        """Is there anything to do?"""
+        return bool(self.actions)
+
+
+def plan_globals(
+    source: Endpoint,
+    target: Endpoint,
+    *,
+    databases: t.Iterable[str] = (),
+    superuser_policy: str = "remove",
+    exclude: t.Iterable[str] = (),
+    passwords: t.Mapping[str, str] | None = None,
+) -> GlobalsPlan:
+    """Compare both servers; nothing is written.
+
+    :param databases: whose role settings come along where they exist on the target already; none or ``all``: every one.
+    :param superuser_policy: ``remove`` leaves the source's superusers out, ``demote`` makes ordinary roles of them.
+    :param exclude: roles to leave out.
+    :param passwords: role to password or verifier, for sources that show none.
+    :raises SpecificationError: for another policy.
+    :raises MigrationError: if a server refuses to be read.
+    """
+    if superuser_policy not in SUPERUSER_POLICIES:
+        raise SpecificationError(f"superuser_policy is {superuser_policy!r}; allowed: {', '.join(SUPERUSER_POLICIES)}.", code="PGM7002")
+    selected = frozenset(databases)
+    with contextlib.ExitStack() as stack:
+        source_conn = stack.enter_context(connect(source, purpose="globals"))
+        target_conn = stack.enter_context(connect(target, purpose="globals"))
+        with server_errors("read roles and settings", source, code="PGM7001"):
+            wanted = read_state(source_conn)
+        with server_errors("read roles and settings", target, code="PGM7001"):
+            present = read_state(target_conn)
+            rights = read_rights(target_conn, present)
+            given = {name: _verifier(target_conn, name, text) for name, text in (passwords or {}).items()}
+            options = Options(superuser_policy, frozenset(exclude), None if not selected or "all" in selected else selected, given)
+            difference = Difference(source, target, wanted, present, rights, Parameters(target_conn, rights), options)
+            difference.compute()
+    before = describe(present, difference.roles)
+    after = {**before, "statements": [action.statement for action in difference.actions]} if difference.actions else before
+    return GlobalsPlan(target, difference.actions, difference.skipped, before, after, tuple(difference.roles))
+
+
+def plan_database(source: Endpoint, target: Endpoint, database: str, *, fresh: bool = False) -> GlobalsPlan:
+    """What belongs to ``database`` and not to any object in it: its settings, roles' settings in it, comment, privileges.
+
+    The database must exist on the target. ``fresh``: it was just made by us, so that privileges which PUBLIC has by default and the
+    source took away are taken away too.
+    """
+    with contextlib.ExitStack() as stack:
+        source_conn = stack.enter_context(connect(source, purpose="globals"))
+        target_conn = stack.enter_context(connect(target, purpose="globals"))
+        with server_errors(f"read the settings of {database}", target, code="PGM7001"):
+            wanted, present = read_state(source_conn), read_state(target_conn)
+            rights = read_rights(target_conn, present)
+            skipped: list[Skipped] = []
+            actions = database_actions(
+                (source_conn, target_conn), database, wanted, present, rights, Parameters(target_conn, rights), skipped, fresh=fresh
+            )
+    before = {"database": database}
+    after = {**before, "statements": [a.statement for a in actions]} if actions else before
+    return GlobalsPlan(target, actions, skipped, before, after)
+
+
+def apply_globals(plan: GlobalsPlan) -> list[str]:
+    """Send the plan's statements in one transaction; the statements done, as they may be shown.
+
+    A provider may refuse what PostgreSQL itself would allow: memberships, settings, comments and parameter grants that are refused (42501)
+    are added to ``plan.skipped`` and the rest goes on.
+
+    :raises MigrationError: if anything else fails; then nothing was done.
+    """
+    if not plan.actions:
+        return []
+    done = []
+    with connect(plan.target, purpose="globals") as conn, conn.transaction():
+        if any(action.name.startswith("plpgsql.") for action in plan.actions):
+            conn.execute("DO LANGUAGE plpgsql 'BEGIN END'")
+        for action in plan.actions:
+            try:
+                with conn.transaction():
+                    conn.execute(action.sql)
+            except psycopg.Error as exc:
+                refusal = _refusal(plan.target, action, exc)
+                if exc.sqlstate != "42501" or action.kind not in SOFT:
+                    raise refusal from None  # the chained error would show the statement
+                plan.skipped.append(Skipped(action.kind, action.name, f"refused by the target: {exc.diag.message_primary}"))
+                continue
+            done.append(action.statement)
+    return done
+
+
+def revoke_admin_memberships(target: Endpoint) -> list[str]:
+    """Take back from the login on ``target`` the memberships that it got for the migration, and forget everything we remember there.
+
+    :returns: the statements done; none the second time.
+    """
+    with connect(target, purpose="globals") as conn:
+        with server_errors("read roles", target, code="PGM7001"):
+            state = read_state(conn)
+        role = state.roles.get(MARKER)
+        if role is None:
+            return []
+        statements = [
+            f"REVOKE {quote_ident(name)} FROM {quote_ident(state.user)}"
+            for name in sorted(Marker.from_comment(role.comment).admin)
+            if (name, state.user) in (state.owned if state.version >= 160000 else state.memberships)
+        ]
+        statements.append(f"DROP ROLE {quote_ident(MARKER)}")
+        with server_errors("revoke the memberships of the migration", target, code="PGM7001"), conn.transaction():
+            for statement in statements:
+                conn.execute(statement)
+    return statements
+
+
+def describe(state: State, names: t.Iterable[str]) -> dict[str, t.Any]:
+    """The roles ``names`` as plain data for a diff; no verifier."""
+    shown: dict[str, t.Any] = {}
+    for name in names:
+        role = state.roles.get(name)
+        if role is None:
+            continue
+        entry = {k: v for k, v in dataclasses.asdict(role).items() if k not in ("name", "oid", "password")}
+        entry["member_of"] = sorted(r for r, member in state.memberships if member == name)
+        entry["settings"] = {database or "*": dict(values) for (owner, database), values in state.settings.items() if owner == name}
+        shown[name] = entry
+    return {"roles": shown}
+
+
+def _verifier(conn: psycopg.Connection[t.Any], role: str, text: str) -> str:
+    """``text`` if it is a verifier, else the verifier that the target would make of it: no password in clear is sent."""
+    if text.startswith("SCRAM-SHA-256$") or (text.startswith("md5") and len(text) == 35):
+        return text
+    return conn.pgconn.encrypt_password(text.encode(), role.encode()).decode()
+
+
+def _refusal(target: Endpoint, action: GlobalAction, exc: psycopg.Error) -> MigrationError:
+    state = exc.sqlstate or ""
+    return MigrationError(
+        f"Could not bring over {action.kind} {action.name} to {target.label()}:"
+        f" {exc.diag.message_primary or type(exc).__name__} (SQLSTATE {state}).",
+        code="PGM7001",
+        hint=f"The statement was: {action.statement}",
+        server=target.label(),
+        sqlstate=state,
+    )

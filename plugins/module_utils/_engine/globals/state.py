@@ -1,0 +1,172 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The globals of one server as its catalogs have them: roles, memberships, settings, parameter grants; servers from 9.5 to 18.
+
+``pg_authid`` is read where the login may; elsewhere ``pg_roles``, which shows no password (managed servers, ordinary users).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ..postgres.drivers import psycopg
+
+ATTRIBUTES: tuple[tuple[str, str, str], ...] = (
+    ("superuser", "SUPERUSER", "rolsuper"),
+    ("inherit", "INHERIT", "rolinherit"),
+    ("createrole", "CREATEROLE", "rolcreaterole"),
+    ("createdb", "CREATEDB", "rolcreatedb"),
+    ("login", "LOGIN", "rolcanlogin"),
+    ("replication", "REPLICATION", "rolreplication"),
+    ("bypassrls", "BYPASSRLS", "rolbypassrls"),
+)
+"""Name in :class:`Role`, keyword (its negation has NO before it), column of ``pg_authid``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """One role. ``password`` is the stored verifier (None: none, or it cannot be read); ``valid_until`` text in UTC, None for ever."""
+
+    name: str
+    oid: int
+    superuser: bool
+    inherit: bool
+    createrole: bool
+    createdb: bool
+    login: bool
+    replication: bool
+    bypassrls: bool
+    connection_limit: int
+    valid_until: str | None
+    comment: str | None
+    password: str | None = dataclasses.field(default=None, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Membership:
+    """``member`` is in ``role``. Several grantors' grants are one: what any of them gives. ``inherit`` and ``set`` are None before 16."""
+
+    role: str
+    member: str
+    admin: bool
+    inherit: bool | None
+    set: bool | None
+    grantors: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All globals of one server.
+
+    :ivar passwords: can verifiers be read?
+    :ivar settings: by (role, database), either of them empty for "any": parameter to value.
+    :ivar parameters: parameter grants of 15 and later: (parameter, grantee) to {privilege: with grant option}.
+    :ivar owned: the memberships whose grantor is the login itself, with their options (16 and later).
+    """
+
+    version: int
+    user: str
+    passwords: bool
+    roles: dict[str, Role]
+    memberships: dict[tuple[str, str], Membership]
+    owned: dict[tuple[str, str], Membership]
+    settings: dict[tuple[str, str], dict[str, str]]
+    parameters: dict[tuple[str, str], dict[str, bool]]
+    tablespaces: tuple[str, ...]
+    databases: frozenset[str]
+
+    def is_member(self, member: str, role: str) -> bool:
+        """Is ``member`` directly or indirectly in ``role``?"""
+        seen, open_ = set(), [member]
+        while open_:
+            current = open_.pop()
+            if current == role:
+                return True
+            if current not in seen:
+                seen.add(current)
+                open_ += [r for r, m in self.memberships if m == current]
+        return False
+
+
+def read_state(conn: psycopg.Connection[t.Any]) -> State:
+    """The globals of the server behind ``conn``; reads only."""
+    version = int(conn.info.server_version)
+    user, passwords = _one(conn, "SELECT current_user::text, has_table_privilege('pg_catalog.pg_authid', 'SELECT')")
+    merged, owned = _memberships(conn, version, user)
+    return State(
+        version,
+        user,
+        bool(passwords),
+        _roles(conn, bool(passwords)),
+        merged,
+        owned,
+        _settings(conn),
+        _parameters(conn) if version >= 150000 else {},
+        tuple(row[0] for row in conn.execute("SELECT spcname::text FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY 1")),
+        frozenset(row[0] for row in conn.execute("SELECT datname::text FROM pg_database WHERE NOT datistemplate")),
+    )
+
+
+def _one(conn: psycopg.Connection[t.Any], query: str) -> tuple[t.Any, ...]:
+    row = conn.execute(query).fetchone()
+    return tuple(row or ())
+
+
+def _roles(conn: psycopg.Connection[t.Any], passwords: bool) -> dict[str, Role]:
+    table, password = ("pg_authid", "rolpassword") if passwords else ("pg_roles", "NULL")
+    columns = ", ".join(f"r.{column}" for dummy, dummy, column in ATTRIBUTES)
+    rows = conn.execute(f"""
+        SELECT r.rolname::text, r.oid::bigint, {columns}, r.rolconnlimit,
+               CASE WHEN r.rolvaliduntil = 'infinity' THEN NULL ELSE r.rolvaliduntil::text END,
+               shobj_description(r.oid, 'pg_authid'), {password}
+          FROM {table} r ORDER BY 1""")
+    return {row[0]: Role(*row) for row in rows}
+
+
+def _memberships(
+    conn: psycopg.Connection[t.Any], version: int, user: str
+) -> tuple[dict[tuple[str, str], Membership], dict[tuple[str, str], Membership]]:
+    options = "m.inherit_option, m.set_option" if version >= 160000 else "NULL::bool, NULL::bool"
+    rows = conn.execute(f"""
+        SELECT r.rolname::text, u.rolname::text, m.admin_option, {options}, coalesce(g.rolname::text, '')
+          FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+          LEFT JOIN pg_roles g ON g.oid = m.grantor ORDER BY 1, 2, 6""")
+    merged: dict[tuple[str, str], Membership] = {}
+    owned: dict[tuple[str, str], Membership] = {}
+    for role, member, admin, inherit, settable, grantor in rows:
+        one = Membership(role, member, admin, inherit, settable, (grantor,))
+        if grantor == user:
+            owned[role, member] = one
+        before = merged.get((role, member))
+        if before is not None:
+            one = Membership(
+                role,
+                member,
+                before.admin or admin,
+                None if inherit is None else bool(before.inherit or inherit),
+                None if settable is None else bool(before.set or settable),
+                (*before.grantors, grantor),
+            )
+        merged[role, member] = one
+    return merged, owned
+
+
+def _settings(conn: psycopg.Connection[t.Any]) -> dict[tuple[str, str], dict[str, str]]:
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for role, database, config in conn.execute("""
+        SELECT coalesce(r.rolname::text, ''), coalesce(d.datname::text, ''), s.setconfig
+          FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
+         WHERE (s.setrole = 0 OR r.oid IS NOT NULL) AND (s.setdatabase = 0 OR d.oid IS NOT NULL) ORDER BY 1, 2"""):
+        found[role, database] = dict(item.split("=", 1) for item in config)
+    return found
+
+
+def _parameters(conn: psycopg.Connection[t.Any]) -> dict[tuple[str, str], dict[str, bool]]:
+    found: dict[tuple[str, str], dict[str, bool]] = {}
+    for parameter, grantee, privilege, grantable in conn.execute("""
+        SELECT p.parname, coalesce(r.rolname::text, ''), a.privilege_type, a.is_grantable
+          FROM pg_parameter_acl p CROSS JOIN LATERAL aclexplode(p.paracl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+         WHERE (a.grantee = 0 OR r.oid IS NOT NULL) AND NOT coalesce(r.oid = 10, false) ORDER BY 1, 2, 3"""):
+        found.setdefault((parameter, grantee), {})[privilege] = grantable
+    return found
