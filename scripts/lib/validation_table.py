@@ -17,8 +17,8 @@ HEAD = """\
 through the runtime host and writes to neither. A finding is *Succeeded*, *Warning* or *Failed*; a migration starts when none has failed.
 Each finding that is not *Succeeded* carries a fix: a statement or command, who may run it, and whether a restart follows.
 
-The column *Azure* gives the public code of the Azure migration service where it has one for the same matter. *Worst* is the worst that a check can
-yield. Checks marked *online* are left out in offline mode. This page is written by `scripts/make-docs`.
+The column *Azure* gives the public code of the Azure migration service where it has one for the same matter. *Worst* is the worst
+that a check can yield. Checks marked *online* are left out in offline mode. This page is written by `scripts/make-docs`.
 
 | code | Azure | check | looks at | worst | fix |
 |---|---|---|---|---|---|

@@ -40,18 +40,24 @@ Reporter = t.Callable[[dict[str, t.Any]], None]
 
 
 def validate(
-    spec: MigrationSpec, *, report: Reporter | None = None, home: Path | None = None, stop: t.Callable[[], bool] | None = None
+    spec: MigrationSpec,
+    *,
+    report: Reporter | None = None,
+    home: Path | None = None,
+    stop: t.Callable[[], bool] | None = None,
+    only: t.Collection[str] = (),
 ) -> Report:
     """Look at both servers and say what stands in the migration's way. Never raises for what a check finds.
 
     :param report: called after each finding with ``{"validation": finding as data}``.
     :param home: the runtime host's folder for state and spool, whose disk is measured.
+    :param only: codes of the checks to run beside the connections, for a wait until something is repaired; all if empty.
     :param stop: asked between checks; when it says yes the rest is left out (R104).
     :raises ServiceError: where psycopg is missing.
     """
     require("psycopg")
     context = Context(spec, home)
-    run = _Run(context, report or (lambda dummy: None), stop or (lambda: False))
+    run = _Run(context, report or (lambda dummy: None), stop or (lambda: False), only)
     try:
         run.everything()
     finally:
@@ -62,8 +68,9 @@ def validate(
 class _Run:
     """One validation under way."""
 
-    def __init__(self, context: Context, report: Reporter, stop: t.Callable[[], bool]) -> None:
+    def __init__(self, context: Context, report: Reporter, stop: t.Callable[[], bool], only: t.Collection[str]) -> None:
         self.context = context
+        self.only = {*only, ON_SOURCE, *CONNECTIVITY.values()} if only else frozenset(CHECKS)
         self.report = report
         self.stop = stop
         self.unreachable: set[str] = set()
@@ -73,7 +80,7 @@ class _Run:
     def everything(self) -> None:
         """Connections, instance, databases, in this order."""
         online = self.context.spec.online
-        chosen = sorted((c for c in CHECKS.values() if online or not c.online), key=lambda c: (c.order, c.code))
+        chosen = sorted((c for c in CHECKS.values() if c.code in self.only and (online or not c.online)), key=lambda c: (c.order, c.code))
         for side, code in CONNECTIVITY.items():
             if not self.run(CHECKS[code]):
                 self.unreachable.add(side)

@@ -183,7 +183,7 @@ def sizes(ctx: Context) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows}
 
 
-@check("PGM2016", "target storage", side="target", needs=("source", "target"), worst="Warning", remedy="storage of 1.25 times the data")
+@check("PGM2016", "target storage", side="target", needs=("source", "target"), worst="Succeeded", remedy="storage of 1.25 times the data")
 def target_storage(ctx: Context) -> t.Iterator[Issue]:
     """What the target must have room for: 1.25 times the data. Servers do not tell their disk, so the figure is given to compare."""
     total = sum(sizes(ctx).values())
