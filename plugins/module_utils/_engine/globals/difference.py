@@ -178,17 +178,15 @@ class Difference:
                 self._fingerprints.pop(role.name, None)
                 return (None,)
             return None
+        mark = fingerprint(*self._endpoints, verifier)
+        if mark:  # kept even where verifiers can be read just now: the login may read them by a membership that it gives back
+            self._fingerprints[role.name] = mark
         if existing is not None and self._present.passwords:
             return None if existing.password == verifier else (verifier,)
-        mark = fingerprint(*self._endpoints, verifier)
         if existing is not None and not mark:
             self._skip("password", role.name, "it has an md5 verifier that cannot be compared; it was set when the role was made", "info")
             return None
-        if existing is not None and self._before.passwords.get(role.name) == mark:
-            return None
-        if mark and not self._present.passwords:
-            self._fingerprints[role.name] = mark
-        return (verifier,)
+        return None if existing is not None and self._before.passwords.get(role.name) == mark else (verifier,)
 
     def _comment(self, role: Role) -> None:
         existing = self._present.roles.get(role.name)
