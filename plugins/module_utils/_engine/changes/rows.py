@@ -28,7 +28,6 @@ class Mismatch(Exception):
 
 
 if psycopg is not None:
-    import psycopg.adapt
 
     class _RawTextDumper(psycopg.adapt.Dumper):
         oid = 0

@@ -23,6 +23,7 @@ MISSING: dict[str, str] = {}
 
 try:
     import psycopg
+    import psycopg.adapt
     import psycopg.conninfo
     import psycopg.errors
     import psycopg.pq
