@@ -62,10 +62,11 @@ class Endpoint:
     sslcert: str = ""
     sslkey: str = ""
     connect_timeout: int = 10
+    tag: str = ""  # what the names of our sessions carry besides our own: the migration's key
 
     def public(self) -> dict[str, t.Any]:
         """All but the password."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "password"}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("password", "tag")}
 
     def label(self, dbname: str = "") -> str:
         """How errors and reports name this server: ``source db1:5432/shop as migrator``."""
@@ -229,7 +230,7 @@ def _choice(key: str, value: t.Any, allowed: t.Sequence[str]) -> str:
 def _endpoint(side: str, data: t.Any, types: t.Sequence[str], default_type: str) -> Endpoint:
     if not isinstance(data, dict):
         raise SpecificationError(f"pg_migration.{side} is missing.", hint=f"Give {side}: {{type, host, port, user, password, sslmode}}.")
-    values = {k: v for k, v in data.items() if v is not None and k != "side"}
+    values = {k: v for k, v in data.items() if v is not None and k not in ("side", "tag")}
     _refuse_unknown(f"pg_migration.{side}", values, {f.name for f in dataclasses.fields(Endpoint)})
     for key in ("host", "user"):
         if not values.get(key):

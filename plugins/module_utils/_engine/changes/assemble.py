@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Records of the spool into batches of whole source transactions.
 
-A transaction's changes wait until its commit is read, so one that was broken off leaves no trace. Only when it is larger than a batch it is
+A batch ends behind our own marker, so that the stream can be held there. A transaction's changes wait until its commit is read, so one that was broken off leaves no trace. Only when it is larger than a batch it is
 handed out in pieces, each of which says whether more follows.
 """
 
@@ -106,7 +106,7 @@ class Assembler:
             batch.transactions += 1
             batch.commit_lsn, batch.end_lsn, batch.commit_time = self._commit_lsn, commit.end_lsn, commit.time
             self._position = commit.end_lsn
-            if self._pieces or batch.rows >= self._batch_rows or batch.bytes >= self._batch_bytes:
+            if self._markers or self._pieces or batch.rows >= self._batch_rows or batch.bytes >= self._batch_bytes:
                 self.flush()
         self._forget()
 

@@ -64,6 +64,7 @@ class ChangeStream:
         self._changed = threading.Condition()
         self._position = Position()
         self._markers: dict[str, Position] = {}
+        self._hold: str | None = None
         self._totals = [0, 0, 0, 0]
         self._tables: dict[str, list[int]] = {}
         self._fallbacks = 0
@@ -76,6 +77,15 @@ class ChangeStream:
     def position(self) -> Position:
         """What is committed on the target."""
         return self._position
+
+    def hold_at(self, token: str | None) -> None:
+        """Apply nothing behind the marker ``token``: what is committed there is not the target's (R97). None lets the stream go on."""
+        with self._changed:
+            self._hold = token
+            self._changed.notify_all()
+
+    def _held(self) -> bool:
+        return self._hold is not None and self._hold in self._markers
 
     def wait_marker(self, token: str, lsn: int, timeout: float) -> Position:
         """Wait until the target has everything before our own marker; called from another thread.
@@ -215,6 +225,9 @@ class ChangeStream:
                     self._markers.pop(next(iter(self._markers)))
                 self._changed.notify_all()
         self._tell()
+        with self._changed:
+            while self._held() and not self._stop.is_set():
+                self._changed.wait(0.2)
 
     def _tell(self, *, force: bool = False) -> None:
         now = time.monotonic()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..changes.heartbeat import MARKER_PREFIX
+from ..changes.assemble import MARKER
 from ..errors import CutoverAborted
 from ..postgres.lsn import parse_lsn
 from ..postgres.session import connect, server_errors
@@ -31,7 +31,7 @@ def emit_marker(spec: MigrationSpec, database: str, token: str) -> int:
         server_errors("write the cutover marker", spec.source, database, kind=CutoverAborted),
     ):
         modern = conn.info.server_version >= 100000
-        conn.execute("SELECT pg_logical_emit_message(true, %s, %s)", [MARKER_PREFIX, token])
+        conn.execute("SELECT pg_logical_emit_message(true, %s, %s)", [MARKER, token])
         where = "pg_current_wal_insert_lsn()" if modern else "pg_current_xlog_insert_location()"
         row = conn.execute(f"SELECT {where}::text").fetchone()
         return parse_lsn(row[0]) if row else 0

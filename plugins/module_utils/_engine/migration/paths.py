@@ -110,7 +110,9 @@ class MigrationPaths:
             raise ServiceError(f"No specification in {self.folder}.", hint="Run the playbook pgops.migration.migrate again.")
         for side in ("source", "target"):
             data[side]["password"] = secrets[side]
-        return MigrationSpec.from_dict(data)
+        spec = MigrationSpec.from_dict(data)
+        ends = {side: dataclasses.replace(getattr(spec, side), tag=spec.key) for side in ("source", "target")}
+        return dataclasses.replace(spec, **ends)
 
 
 def write_json(path: Path, data: t.Any, *, durable: bool = True) -> None:

@@ -43,6 +43,11 @@ def settings(server_version: int) -> dict[str, str]:
     return {k: v for k, v in wanted.items() if server_version >= SINCE.get(k, 0)}
 
 
+def application_name(endpoint: Endpoint, purpose: str) -> str:
+    """What ``pg_stat_activity`` calls a session of ours: ``pgops.migration KEY purpose``, at most 63 bytes."""
+    return " ".join(part for part in (APPLICATION, endpoint.tag, purpose) if part)[:63]
+
+
 def conninfo(endpoint: Endpoint, dbname: str = "", purpose: str = "") -> dict[str, t.Any]:
     """libpq's keywords for ``endpoint``, the password among them: to be handed to a driver, never to a command line."""
     info: dict[str, t.Any] = {
@@ -52,7 +57,7 @@ def conninfo(endpoint: Endpoint, dbname: str = "", purpose: str = "") -> dict[st
         "dbname": dbname or endpoint.dbname,
         "sslmode": endpoint.sslmode,
         "connect_timeout": endpoint.connect_timeout,
-        "application_name": f"{APPLICATION} {purpose}".strip()[:63],
+        "application_name": application_name(endpoint, purpose),
         **KEEPALIVES,
     }
     optional = {"password": endpoint.password, "sslrootcert": endpoint.sslrootcert, "sslcert": endpoint.sslcert, "sslkey": endpoint.sslkey}
@@ -94,7 +99,7 @@ async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "
             database=dbname or endpoint.dbname,
             timeout=endpoint.connect_timeout,
             statement_cache_size=0,
-            server_settings={"application_name": f"{APPLICATION} {purpose}".strip()[:63]},
+            server_settings={"application_name": application_name(endpoint, purpose)},
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         raise connection_failure(endpoint, dbname, exc) from exc

@@ -17,7 +17,7 @@ from ..spec import MigrationSpec
 def clean_source(paths: MigrationPaths, spec: MigrationSpec) -> list[str]:
     """Lift a fence, end our sessions, remove slots and publications of this migration; what was removed, for people."""
     FenceJournal(paths.fence).lift(spec.source)
-    return [str(leftover) for leftover in remove_ours(spec.source, key=spec.key, databases=spec.databases)]
+    return [f"{leftover.kind} {leftover.name} in {leftover.database}" for leftover in remove_ours(spec.source, key=spec.key)]
 
 
 def drop_databases(spec: MigrationSpec) -> list[str]:

@@ -14,6 +14,7 @@ from ..errors import Conflict, CutoverAborted, IllegalTransition, ServiceError, 
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
 from ..migration.states import ACTIVE, RESUMABLE, State, Substate
+from ..postgres.session import connect
 from ..spec import MAX_DATABASES, MigrationSpec
 from ..validate.databases import resolve_databases
 from . import launcher
@@ -185,14 +186,10 @@ class Manager:
 
     @staticmethod
     def _resolved(spec: MigrationSpec) -> MigrationSpec:
-        databases = tuple(resolve_databases(spec))
-        if len(databases) > MAX_DATABASES:
-            raise SpecificationError(
-                f"{len(databases)} databases in one attempt; at most {MAX_DATABASES} are allowed.",
-                code="PGM1004",
-                hint="Name up to eight databases, and the next set in the next attempt.",
-            )
-        return dataclasses.replace(spec, databases=databases)
+        if spec.databases != ("all",) and len(spec.databases) <= MAX_DATABASES:
+            return dataclasses.replace(spec, databases=tuple(dict.fromkeys(spec.databases)))
+        with connect(spec.source, purpose="databases") as conn:
+            return dataclasses.replace(spec, databases=tuple(resolve_databases(spec, conn)))
 
     def _status(self, record: dict[str, t.Any]) -> dict[str, t.Any]:
         paths = self._paths(record["key"])

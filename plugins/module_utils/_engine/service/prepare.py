@@ -20,7 +20,7 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name, quote_ident
 from ..postgres.lsn import format_lsn, parse_lsn
 from ..postgres.session import connect
-from ..snapshot.schema import prepare_target
+from ..snapshot.target import prepare_target
 from ..source.plugin import PluginChoice, choose_plugin
 from ..source.publication import drop_publication, ensure_publication, streamed_tables
 from ..source.slot import create_slot, drop_slot, slot_exists

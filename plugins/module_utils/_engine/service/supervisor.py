@@ -165,7 +165,7 @@ class Supervisor:
         progress = self._progress[database]
         if "progress" in report:
             progress.merge(report["progress"])
-            applied = report["progress"].get("durable_lsn")
+            applied = report["progress"].get("applied_lsn")
             if applied and database in self._receivers:
                 self._receivers[database].tell("applied", lsn=applied)
         elif "phase" in report:

@@ -11,7 +11,6 @@ import contextlib
 import threading
 import typing as t
 
-from ..changes.heartbeat import Heartbeat
 from ..changes.stream import ChangeStream
 from ..cutover.completion import complete_database, emit_marker
 from ..cutover.proof import ProofSnapshots
@@ -96,17 +95,13 @@ class Worker:
         stop = self._link.stop
         spool = self._paths.spool(self._database)
         self._stream = ChangeStream(self._spec, self._database, prepared.choice, spool, self._progress, stop)
-        heartbeat = Heartbeat(self._spec, self._database, stop) if prepared.choice.messages else None
-        threads = [threading.Thread(target=self._guarded, args=(self._stream.run,), name="apply", daemon=True)]
-        if heartbeat:
-            threads.append(threading.Thread(target=heartbeat.run, name="heartbeat", daemon=True))
-        for thread in threads:
-            thread.start()
+        thread = threading.Thread(target=self._guarded, args=(self._stream.run,), name="apply", daemon=True)
+        thread.start()
         try:
             self._obey()
         finally:
             stop.set()
-            threads[0].join(timeout=30)
+            thread.join(timeout=30)
         if self._failure:
             raise self._failure
 
@@ -175,8 +170,8 @@ class Worker:
         """Compare all rows of both sides as of the cutover; writers may be at work on the target by now."""
         proof = self._proof
         try:
-            snapshots = {"source_snapshot": proof.source, "target_snapshot": proof.target} if proof else {}
-            return dict(verify_database(self._spec, self._database, **snapshots).to_dict())
+            source, target = (proof.source, proof.target) if proof else ("", "")
+            return verify_database(self._spec, self._database, source_snapshot=source, target_snapshot=target).to_dict()
         finally:
             if proof:
                 proof.close()
