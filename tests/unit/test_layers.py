@@ -108,7 +108,14 @@ def test_archive_is_reproducible_and_complete(tmp_path: Path) -> None:
 
 def run_module(home: Path, *arguments: str) -> dict[str, object]:
     """The module pg_migration_engine as Ansible runs it: packed into its payload."""
-    command = [str(Path(sys.executable).with_name("ansible")), "localhost", "-m", "pgops.migration.pg_migration_engine", "-a", f"home={home}"]
+    command = [
+        str(Path(sys.executable).with_name("ansible")),
+        "localhost",
+        "-m",
+        "pgops.migration.pg_migration_engine",
+        "-a",
+        f"home={home}",
+    ]
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".work" / "link"), "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"}
     environment.update(ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_NOCOLOR="1", ANSIBLE_LOCALHOST_WARNING="0")
     interpreter = ["-e", f"ansible_python_interpreter={sys.executable}"]

@@ -16,7 +16,7 @@ NUMBERS = [f"R{n}" for n in range(1, 120)] + [f"B{n}" for n in range(1, 21)]
 MAPPING: dict[str, t.Any] = yaml.safe_load((REPO / "tests" / "requirements.yml").read_text(encoding="utf-8"))
 
 
-def tests_of(value: t.Any) -> list[str]:
+def node_ids(value: t.Any) -> list[str]:
     """The test node ids that a value of the file names."""
     if value == "open":
         return []
@@ -31,7 +31,7 @@ def test_every_number_is_there() -> None:
 @pytest.mark.parametrize("number", [number for number in NUMBERS if MAPPING.get(number, "open") != "open"])
 def test_named_tests_exist(number: str) -> None:
     """The file is there and defines the function (in the class) that the node id names."""
-    for node_id in tests_of(MAPPING[number]):
+    for node_id in node_ids(MAPPING[number]):
         path, dummy, names = node_id.partition("::")
         assert names, f"{number}: {node_id} names no test"
         found: t.Any = ast.parse((REPO / path).read_text(encoding="utf-8"))

@@ -76,9 +76,9 @@ class MigrationModule:
             else:
                 self.fail(exc)
         except Exception as exc:
-            trace = self._redactor.text(traceback.format_exc())
+            trace = traceback.format_exc()
             bug = MigrationError(f"Unforeseen: {type(exc).__name__}: {exc}", hint="Please report this with the traceback.")
-            self.fail(bug, exception=trace)
+            self.fail(bug, traceback=trace.splitlines())
 
     def _predict_unprovisioned(self, exc: MigrationError) -> None:
         """In a check run nothing has provisioned the host yet: say what is known instead of failing."""
@@ -95,7 +95,7 @@ class MigrationModule:
         self._module.exit_json(**self._clean())
         raise SystemExit  # exit_json does not come back
 
-    def fail(self, exc: MigrationError, *, exception: str | None = None, **facts: t.Any) -> t.NoReturn:
+    def fail(self, exc: MigrationError, **facts: t.Any) -> t.NoReturn:
         """Fail with what ``exc`` tells and what is known so far."""
         told: dict[str, t.Any] = {
             "error_code": exc.code,
@@ -105,8 +105,6 @@ class MigrationModule:
             "details": exc.details,
         }
         known = {**self._clean(), **self._redactor.clean({k: v for k, v in {**told, **facts}.items() if v not in ("", None, {})})}
-        if exception is not None:
-            known["exception"] = exception
         self._module.fail_json(msg=self._redactor.text(exc.message), **known)
         raise SystemExit  # fail_json does not come back
 
