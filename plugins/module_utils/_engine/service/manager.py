@@ -10,7 +10,7 @@ import sys
 import typing as t
 from pathlib import Path
 
-from ..errors import Conflict, CutoverAborted, IllegalTransition, ServiceError, SpecificationError
+from ..errors import Conflict, CutoverAborted, IllegalTransition, ServiceError
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
 from ..migration.states import ACTIVE, RESUMABLE, State, Substate

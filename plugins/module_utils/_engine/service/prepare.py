@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import secrets
 import typing as t
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name, quote_ident
 from ..postgres.lsn import format_lsn, parse_lsn
 from ..postgres.session import connect
-from ..snapshot.target import prepare_target
+from ..snapshot.target import own_database, prepare_target, read_facts
 from ..source.plugin import PluginChoice, choose_plugin
 from ..source.publication import drop_publication, ensure_publication, streamed_tables
 from ..source.slot import create_slot, drop_slot, slot_exists
@@ -79,6 +80,18 @@ MEMORY = "worker.json"
 """What a worker remembers of its database: slot, plugin choice, consistent point, whether it is finished."""
 
 
+def check_ground(spec: MigrationSpec) -> None:
+    """Reach both servers and look for what must and must not be there, before anything is made on either.
+
+    :raises ConnectionFailed: a server or a source database cannot be reached. :raises Conflict: a database on the target is not ours.
+    """
+    with connect(spec.target, purpose="prepare") as target:
+        for database in spec.databases:
+            connect(spec.source, database, purpose="prepare").close()
+            if read_facts(target, database):
+                own_database(spec, database)
+
+
 def prepare(spec: MigrationSpec, database: str, work: Path) -> Prepared:
     """Make or find again what ``database`` needs; ``work`` is its folder on the runtime host.
 
@@ -133,8 +146,13 @@ def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any]) -> Prep
             return Prepared(memory["slot"], choice, None)
     if choice is None:
         return Prepared(memory["slot"], None, HeldSnapshot(spec, database))
-    snapshot = create_slot(spec.source, database, memory["slot"][:58] + "_snap", choice.plugin, temporary=True)
-    return Prepared(memory["slot"], choice, snapshot)
+    return Prepared(memory["slot"], choice, renew_snapshot(spec, database, choice))
+
+
+def renew_snapshot(spec: MigrationSpec, database: str, choice: PluginChoice) -> Snapshot:
+    """Another snapshot with the LSN that belongs to it, by a slot that goes with its connection; the stream's own slot stays."""
+    name = f"{object_name(spec.key, database)[:50]}_{secrets.token_hex(4)}"
+    return create_slot(spec.source, database, name, choice.plugin, temporary=True)
 
 
 def _require_slot(spec: MigrationSpec, database: str, name: str) -> None:

@@ -16,7 +16,7 @@ import typing as t
 from ..cutover.machine import Cutover
 from ..cutover.watchdog import FenceJournal
 from ..errors import CutoverAborted, MigrationError
-from ..globals.plan import apply_globals, plan_globals
+from ..globals.plan import apply_globals, plan_globals, revoke_admin_memberships
 from ..migration.catalogue import Catalogue, now
 from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
@@ -24,6 +24,7 @@ from ..spec import MigrationSpec
 from ..validate.runner import validate
 from .children import Child
 from .control import serve_control
+from .prepare import check_ground
 from .status import Progress
 
 COPIES_AT_ONCE = 2
@@ -79,6 +80,7 @@ class Supervisor:
     async def _migrate(self) -> None:
         key = self._paths.key
         self._move(State.IN_PROGRESS, Substate.PERFORMING_PREREQUISITE_STEPS)
+        await asyncio.to_thread(check_ground, self._spec)
         await asyncio.to_thread(FenceJournal(self._paths.fence).lift, self._spec.source)
         record = self._catalogue.get(key) or {}
         if self._spec.option != "migrate" and not record["facts"].get("validated"):
@@ -233,6 +235,8 @@ class Supervisor:
                 self._catalogue.event(self._paths.key, "error", "Verification found differences; see certificate.json")
         for receiver in self._receivers.values():
             await receiver.stop()
+        if self._spec.globals.enabled:
+            await asyncio.to_thread(revoke_admin_memberships, self._spec.target)
         for database in self._spec.databases:
             await self._ask(database, "finish")
             self._progress[database].merge({"phase": "finished", "state": "Succeeded", "ended": now()})

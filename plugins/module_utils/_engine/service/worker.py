@@ -25,7 +25,7 @@ from ..source.slot import drop_slot
 from ..spec import MigrationSpec
 from ..verify.compare import verify_database
 from .link import Link
-from .prepare import COPIED, Prepared, prepare, remember_finished
+from .prepare import COPIED, Prepared, prepare, remember_finished, renew_snapshot
 
 
 class Worker:
@@ -78,8 +78,10 @@ class Worker:
             snapshot=snapshot.snapshot,
             start_lsn=snapshot.consistent_point,
         )
+        choice = prepared.choice
+        renew = (lambda: renew_snapshot(self._spec, self._database, choice)) if choice else None
         try:
-            BaseCopy(job, self._progress, snapshot.close, self._link.stop).run()
+            BaseCopy(job, self._progress, snapshot.close, self._link.stop, renew).run()
         finally:
             snapshot.close()
         if not self._link.stop.is_set():
