@@ -14,7 +14,7 @@ import typing as t
 from ..postgres.identifiers import PREFIX, quote_ident, quote_literal
 from ..spec import Endpoint
 from . import statements as sql
-from .marker import MARKER, Marker, fingerprint
+from .marker import MARKER, Marker, fingerprint, is_verifier
 from .profiles import belongs_to_provider, profile_of
 from .rights import Parameters, Rights
 from .state import ATTRIBUTES, Membership, Role, State
@@ -56,7 +56,8 @@ class Options:
     superuser_policy: str
     exclude: frozenset[str]
     databases: frozenset[str] | None
-    passwords: t.Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    passwords: t.Mapping[str, str] = dataclasses.field(repr=False)
+    encrypt: t.Callable[[str, str], str]
 
 
 class Difference:
@@ -163,7 +164,7 @@ class Difference:
     def _send_role(self, verb: str, kind: str, role: Role, words: list[str], password: tuple[str | None] | None) -> None:
         texts = []
         for shown in (False, True):
-            clauses = [*words, *([sql.password_clause(password[0], shown=shown)] if password is not None else [])]
+            clauses = [*words, *([sql.password_clause(self._encrypt(role.name, password[0]), shown=shown)] if password is not None else [])]
             texts.append(f"{verb} {quote_ident(role.name)}" + (f" WITH {' '.join(clauses)}" if clauses else ""))
         self._add(kind, role.name, *texts)
 
@@ -181,12 +182,15 @@ class Difference:
         mark = fingerprint(*self._endpoints, verifier)
         if mark:  # kept even where verifiers can be read just now: the login may read them by a membership that it gives back
             self._fingerprints[role.name] = mark
-        if existing is not None and self._present.passwords:
+        if existing is not None and self._present.passwords and is_verifier(verifier):
             return None if existing.password == verifier else (verifier,)
         if existing is not None and not mark:
-            self._skip("password", role.name, "it has an md5 verifier that cannot be compared; it was set when the role was made", "info")
+            self._skip("password", role.name, "it cannot be compared with what the target has; it was set when the role was made", "info")
             return None
         return None if existing is not None and self._before.passwords.get(role.name) == mark else (verifier,)
+
+    def _encrypt(self, role: str, password: str | None) -> str | None:
+        return password if password is None or is_verifier(password) else self._options.encrypt(role, password)
 
     def _comment(self, role: Role) -> None:
         existing = self._present.roles.get(role.name)

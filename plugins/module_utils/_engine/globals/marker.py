@@ -43,9 +43,14 @@ class Marker:
             return cls()
 
 
+def is_verifier(text: str) -> bool:
+    """Is ``text`` what PostgreSQL stores for a password, and not a password?"""
+    return text.startswith("SCRAM-SHA-256$") or (text.startswith("md5") and len(text) == 35)
+
+
 def fingerprint(source: Endpoint, target: Endpoint, verifier: str) -> str:
-    """16 hexadecimal digits that change with the verifier; empty where none can be kept safely: an md5 verifier has no salt worth
-    the name, so without a secret key it could be guessed from its fingerprint."""
+    """16 hexadecimal digits that change with the verifier (or the password in clear); empty where none can be kept safely: what has no
+    salt worth the name could without a secret key be guessed from its fingerprint."""
     secret = f"{source.password}\x00{target.password}"
     if secret == "\x00" and not verifier.startswith("SCRAM-SHA-256$"):
         return ""

@@ -63,7 +63,7 @@ def plan_globals(
     :param databases: whose role settings come along where they exist on the target already; none or ``all``: every one.
     :param superuser_policy: ``remove`` leaves the source's superusers out, ``demote`` makes ordinary roles of them.
     :param exclude: roles to leave out.
-    :param passwords: role to password or verifier, for sources that show none.
+    :param passwords: role to password or verifier, for sources that show none; what is sent is always a verifier.
     :raises SpecificationError: for another policy.
     :raises MigrationError: if a server refuses to be read.
     """
@@ -78,8 +78,13 @@ def plan_globals(
         with server_errors("read roles and settings", target, code="PGM7001"):
             present = read_state(target_conn)
             rights = read_rights(target_conn, present)
-            given = {name: _verifier(target_conn, name, text) for name, text in (passwords or {}).items()}
-            options = Options(superuser_policy, frozenset(exclude), None if not selected or "all" in selected else selected, given)
+            options = Options(
+                superuser_policy,
+                frozenset(exclude),
+                None if not selected or "all" in selected else selected,
+                dict(passwords or {}),
+                lambda role, password: target_conn.pgconn.encrypt_password(password.encode(), role.encode()).decode(),
+            )
             difference = Difference(source, target, wanted, present, rights, Parameters(target_conn, rights), options)
             difference.compute()
     before = describe(present, difference.roles)
@@ -171,13 +176,6 @@ def describe(state: State, names: t.Iterable[str]) -> dict[str, t.Any]:
         entry["settings"] = {database or "*": dict(values) for (owner, database), values in state.settings.items() if owner == name}
         shown[name] = entry
     return {"roles": shown}
-
-
-def _verifier(conn: psycopg.Connection[t.Any], role: str, text: str) -> str:
-    """``text`` if it is a verifier, else the verifier that the target would make of it: no password in clear is sent."""
-    if text.startswith("SCRAM-SHA-256$") or (text.startswith("md5") and len(text) == 35):
-        return text
-    return conn.pgconn.encrypt_password(text.encode(), role.encode()).decode()
 
 
 def _refusal(target: Endpoint, action: GlobalAction, exc: psycopg.Error) -> MigrationError:
