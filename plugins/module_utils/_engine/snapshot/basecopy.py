@@ -1,0 +1,383 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The base copy of one database: schema, rows under one snapshot, indexes and constraints, statistics.
+
+It may be broken off and run again at any point: what the target's ledger or catalog shows as done is not done again. The source's
+snapshot is given back when the last row is on the target, before the long work on indexes ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+from ..errors import CopyError, MigrationError
+from ..migration.ledger import Ledger
+from ..postgres.catalog import Table, read_tables
+from ..postgres.drivers import psycopg
+from ..postgres.identifiers import SCHEMA
+from ..postgres.session import application_name, connect, server_errors
+from ..spec import MigrationSpec
+from . import finish, plan
+from .foreignkeys import add_foreign_keys, read_foreign_keys
+from .formats import Types, choose_format
+from .indexes import IndexBuilder, covered, read_indexes, session_setup
+from .largeobjects import copy_large_objects
+from .pool import TargetPool
+from .progress import Progress
+from .relay import Done, Route
+from .schema import SchemaCopy
+from .tables import TableCopy
+from .tools import Stopped
+
+RENEWALS = 10
+"""How many further snapshots are asked for before a table that is emptied again and again ends the copy."""
+
+OURS = ("relay", "index", "finish tables", "large objects", "base copy")
+"""Purposes of our sessions on the target; those of a killed run are ended, or their CREATE INDEX would go on."""
+
+
+class Snapshot(t.Protocol):
+    """A snapshot exported on the source, valid until :meth:`close`."""
+
+    snapshot: str
+    consistent_point: int
+
+    def close(self) -> None:
+        """End it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyJob:
+    """What to copy: ``snapshot`` is valid until ``release``; ``start_lsn`` where the stream takes over (any number offline)."""
+
+    spec: MigrationSpec
+    database: str
+    workdir: Path
+    snapshot: str
+    start_lsn: int
+
+
+class BaseCopy:
+    """See the module.
+
+    :param report: is given figures that changed, at most every half second.
+    :param release: gives the snapshot back.
+    :param stop: ends :meth:`run` within a second, resumable.
+    :param renew: makes another snapshot with its own start LSN (law 8), for tables that were emptied or rewritten on the source
+        before they were copied, or whose snapshot was lost; without it such a table ends the copy with an error.
+    """
+
+    def __init__(
+        self,
+        job: CopyJob,
+        report: t.Callable[[dict[str, t.Any]], None],
+        release: t.Callable[[], None],
+        stop: threading.Event,
+        renew: t.Callable[[], Snapshot] | None = None,
+    ) -> None:
+        self._job = job
+        self._spec = job.spec
+        self._progress = Progress(report)
+        self._release = _Once(release)
+        self._stop = stop
+        self._renew = renew
+        self._moved = 0
+        self._formats: dict[str, str] = {}
+
+    def run(self) -> dict[str, t.Any]:
+        """Do what is left.
+
+        :return: ``stopped``, ``seconds``, ``notes`` and per table ``rows bytes seconds format chunks``.
+        :raises MigrationError: naming what failed; a later run goes on.
+        """
+        started = time.monotonic()
+        copied: list[Done] = []
+        stopped = False
+        with contextlib.ExitStack() as open_:
+            try:
+                copied = self._run(open_)
+            except Stopped:
+                stopped = True
+            except psycopg.Error as exc:
+                words = exc.diag.message_primary or " ".join(str(exc).split())
+                raise CopyError(
+                    f"The base copy of {self._job.database} failed: {words} (SQLSTATE {exc.sqlstate or 'none'}).",
+                    sqlstate=exc.sqlstate or "",
+                ) from exc
+        self._progress.flush()
+        return {
+            "stopped": stopped,
+            "seconds": round(time.monotonic() - started, 3),
+            "notes": self._progress.notes,
+            "tables": self._summary(copied),
+        }
+
+    def _run(self, open_: contextlib.ExitStack) -> list[Done]:
+        spec, database = self._spec, self._job.database
+        self._job.workdir.mkdir(parents=True, exist_ok=True)
+        control = open_.enter_context(connect(spec.target, database, purpose="base copy"))
+        self._end_leftovers(control)
+        source = self._under_snapshot(open_, self._job.snapshot)
+        self._progress.set(step="schema")
+        schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop)
+        schema.dump(self._job.snapshot)
+        schema.apply_pre_data()
+
+        tables = read_tables(source)
+        indexes = read_indexes(source, [table.oid for table in tables if table.kind == "r"])
+        keys = read_foreign_keys(source)
+        matviews = finish.populated_matviews(source)
+        self._choose_formats(source, control, tables)
+        builder = IndexBuilder(spec, database, indexes, control, self._progress, self._stop)
+        open_.callback(builder.pool.close)
+
+        self._progress.set(step="copy")
+        copied = self._copy_rows(open_, source, control, tables, builder)
+        self._progress.set(step="indexes")
+        builder.pool.drain()
+        self._progress.set(step="constraints")
+        schema.apply_post_data(covered(indexes) | {(2606, key.oid) for key in keys})
+        pool = TargetPool(
+            spec.target, database, spec.copy.index_jobs, "finish tables", session_setup(control, spec.copy.index_jobs), self._stop
+        )
+        open_.callback(pool.close)
+        add_foreign_keys(control, pool, keys)
+        self._progress.set(step="finish")
+        self._finish(control, pool, schema, tables, matviews)
+        self._progress.set(step="done")
+        return copied
+
+    # -- rows
+
+    def _copy_rows(
+        self,
+        open_: contextlib.ExitStack,
+        source: psycopg.Connection[t.Any],
+        control: psycopg.Connection[t.Any],
+        tables: t.Sequence[Table],
+        builder: IndexBuilder,
+    ) -> list[Done]:
+        """All rows and large objects; the snapshot is given back at the end, whatever the end is."""
+        snapshot, start_lsn, release = self._job.snapshot, self._job.start_lsn, self._release
+        pending = [table for table in tables if table.kind == "r"]
+        copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table.oid))
+        objects = _InBackground(lambda: self._large_objects(snapshot))
+        try:
+            for round_ in range(RENEWALS + 1):
+                units = self._units(source, control, pending, start_lsn, builder, first=round_ == 0)
+                source.execute("ROLLBACK")
+                lost = copy.run(self._route(snapshot, start_lsn), units)
+                if round_ == 0:
+                    objects.join()
+                release()
+                if not lost:
+                    break
+                pending = [table for table in pending if table.qualified in lost]
+                if self._renew is None or round_ == RENEWALS:
+                    raise CopyError(
+                        f"Could not copy {', '.join(sorted(t_.label for t_ in pending)[:5])} under the snapshot: {next(iter(lost.values()))}.",
+                        code="PGM3009",
+                        hint="Run the playbook again: these tables are copied under a new snapshot; avoid TRUNCATE and ALTER TABLE until then.",
+                    )
+                self._progress.note(
+                    f"Copied again under a new snapshot: {', '.join(sorted(t_.label for t_ in pending))} ({next(iter(lost.values()))})."
+                )
+                fresh = self._renew()
+                snapshot, start_lsn, release = fresh.snapshot, fresh.consistent_point, _Once(fresh.close)
+                source = self._under_snapshot(open_, snapshot)
+                now = {table.oid: table for table in read_tables(source)}
+                pending = [now[table.oid] for table in pending if table.oid in now]
+        finally:
+            objects.abandon()
+            release()
+        return copy.done
+
+    def _units(
+        self,
+        source: psycopg.Connection[t.Any],
+        control: psycopg.Connection[t.Any],
+        tables: t.Sequence[Table],
+        start_lsn: int,
+        builder: IndexBuilder,
+        first: bool,
+    ) -> list[plan.Unit]:
+        """What is left to copy of ``tables`` under the snapshot of ``start_lsn``; tables that are complete go on to their indexes."""
+        copy = self._spec.copy
+        planned = plan.plan_tables(source, tables, copy.chunk_bytes, copy.jobs)
+        if first:
+            planned = plan.remember(self._job.workdir / "plan.json", start_lsn, planned)
+        have: dict[str, list[t.Any]] = {}
+        for chunk in Ledger(control).chunks():
+            have.setdefault(chunk.relation, []).append(chunk)
+        left = []
+        complete = done_chunks = done_bytes = 0
+        older = []
+        for item in planned:
+            done = have.get(item.table.qualified, [])
+            if done and len(done) == done[0].chunks:
+                complete += 1
+                done_chunks += done[0].chunks
+                done_bytes += item.table.bytes
+                if done[0].start_lsn != start_lsn:
+                    older.append(item.table.label)
+                if first:
+                    builder.table_complete(item.table.oid)
+                continue
+            kept = {chunk.chunk for chunk in done if chunk.start_lsn == start_lsn and chunk.chunks == len(item.chunks)}
+            if len(item.chunks) > 1 and not kept:
+                self._empty(control, item.table.qualified)
+            done_chunks += len(kept)
+            done_bytes += sum(chunk.bytes for chunk in item.chunks if chunk.number in kept)
+            left += [(item, chunk) for chunk in item.chunks if chunk.number not in kept]
+        if first:
+            if older and not self._spec.online:
+                self._progress.note(f"{len(older)} tables were copied by an earlier run and are as of its snapshot, not of this one's.")
+            self._progress.set(
+                tables_queued=len(planned) - complete, tables_complete=complete, tables_loading=0, tables_errored=0, chunks_done=done_chunks,
+                chunks_total=sum(len(item.chunks) for item in planned), bytes_total=sum(item.table.bytes for item in planned),
+                bytes_done=done_bytes, rows_done=sum(chunk.rows for done in have.values() for chunk in done),
+            )  # fmt: skip
+        return plan.bundle(left)
+
+    def _empty(self, control: psycopg.Connection[t.Any], relation: str) -> None:
+        """Empty a table that is copied in several chunks; whole tables are emptied in their own transaction."""
+        with control.transaction():
+            control.execute(f"TRUNCATE ONLY {relation}".encode())
+            control.execute(f"DELETE FROM {SCHEMA}.chunk WHERE relation = %s", [relation])
+
+    def _route(self, snapshot: str, start_lsn: int) -> Route:
+        spec = self._spec
+        return Route(spec.source, spec.target, self._job.database, snapshot, start_lsn, self._formats, self._encoding, self._count)
+
+    def _count(self, size: int) -> None:
+        self._moved += size
+        self._progress.set(bytes_moved=self._moved)
+
+    def _large_objects(self, snapshot: str) -> None:
+        with contextlib.ExitStack() as open_:
+            source = self._under_snapshot(open_, snapshot)
+            target = open_.enter_context(connect(self._spec.target, self._job.database, purpose="large objects"))
+            count = copy_large_objects(source, target, self._stop)
+            if count:
+                self._progress.set(large_objects_done=count)
+
+    # -- the rest
+
+    def _finish(
+        self,
+        control: psycopg.Connection[t.Any],
+        pool: TargetPool,
+        schema: SchemaCopy,
+        tables: t.Sequence[Table],
+        matviews: t.Collection[str],
+    ) -> None:
+        finish.analyze(control, pool, [(table.qualified, table.bytes) for table in tables])
+        try:
+            finish.refresh_matviews(control, matviews)
+        except psycopg.Error as exc:
+            self._progress.note(
+                f"A materialized view could not be refreshed: {exc.diag.message_primary or exc}. The cutover does not refresh it either."
+            )
+        with connect(self._spec.source, self._job.database, purpose="base copy") as source:
+            with server_errors("set the sequences", self._spec.target, self._job.database, kind=CopyError):
+                finish.set_sequences(source, control)
+            schema.take_back(source)
+            for note in finish.copy_database_properties(source, control, self._job.database):
+                self._progress.note(note)
+
+    def _under_snapshot(self, open_: contextlib.ExitStack, snapshot: str) -> psycopg.Connection[t.Any]:
+        """A session on the source in a read-only transaction with ``snapshot``.
+
+        :raises CopyError: PGM3008 if the snapshot has ended.
+        """
+        conn = open_.enter_context(connect(self._spec.source, self._job.database, purpose="base copy"))
+        hint = "Run the playbook again: what is complete stays, the rest is copied under a new snapshot."
+        with server_errors(
+            f"use the snapshot {snapshot}", self._spec.source, self._job.database, kind=CopyError, code="PGM3008", hint=hint
+        ):
+            conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            conn.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'".encode())
+        return conn
+
+    def _end_leftovers(self, control: psycopg.Connection[t.Any]) -> None:
+        """End sessions of an earlier run of ours that nobody holds any more."""
+        control.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
+            " AND pid <> pg_backend_pid() AND application_name = ANY(%s)",
+            [[application_name(self._spec.target, purpose) for purpose in OURS]],
+        )
+
+    def _choose_formats(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any], tables: t.Sequence[Table]) -> None:
+        """Binary or text for each table, and the client encoding of the relays."""
+        query = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+        encodings = [(conn.execute(query).fetchone() or ("",))[0] for conn in (source, control)]
+        ascii_ = [e == "SQL_ASCII" for e in encodings]
+        self._encoding = "SQL_ASCII" if all(ascii_) else "UTF8"
+        types = Types(source)
+        there = {table.qualified: table for table in read_tables(control)}
+        for table in tables:
+            if table.kind == "r":
+                other = there.get(table.qualified)
+                if other is None:
+                    raise MigrationError(
+                        f"The table {table.label} is not on the target.",
+                        code="PGM3013",
+                        hint="Do not change the schema during the migration.",
+                    )
+                self._formats[table.qualified] = choose_format(self._spec.copy.format, table, other, types, ascii_[0] == ascii_[1])
+
+    def _summary(self, copied: t.Sequence[Done]) -> list[dict[str, t.Any]]:
+        """Per table what this run copied."""
+        tables: dict[str, dict[str, t.Any]] = {}
+        for done in copied:
+            table = done.planned.table
+            item = tables.setdefault(table.label, {"table": table.label, "rows": 0, "bytes": 0, "seconds": 0.0, "chunks": 0})
+            item["format"] = self._formats[table.qualified]
+            item["rows"] += done.rows
+            item["bytes"] += done.bytes
+            item["seconds"] = round(item["seconds"] + done.seconds, 3)
+            item["chunks"] += 1
+        return sorted(tables.values(), key=lambda i: -int(i["bytes"]))
+
+
+class _Once:
+    """A function that does nothing the second time."""
+
+    def __init__(self, function: t.Callable[[], None]) -> None:
+        self._function: t.Callable[[], None] | None = function
+
+    def __call__(self) -> None:
+        function, self._function = self._function, None
+        if function:
+            function()
+
+
+class _InBackground:
+    """A function in a thread whose exception is raised by :meth:`join`."""
+
+    def __init__(self, function: t.Callable[[], None]) -> None:
+        self._failure: BaseException | None = None
+        self._function = function
+        self._thread = threading.Thread(target=self._call, daemon=True)
+        self._thread.start()
+
+    def _call(self) -> None:
+        try:
+            self._function()
+        except BaseException as exc:  # handed to the thread that waits
+            self._failure = exc
+
+    def join(self) -> None:
+        """Wait for the end and raise what it raised."""
+        self._thread.join()
+        if self._failure:
+            raise self._failure
+
+    def abandon(self) -> None:
+        """Wait no longer than it takes to notice a stop."""
+        self._thread.join(timeout=1)

@@ -1,0 +1,162 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""After rows, indexes and constraints: sequences, statistics, materialized views, and the properties of the database itself."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
+from ..postgres.drivers import psycopg
+from ..postgres.identifiers import quote_ident, quote_literal, quote_qualified
+from .pool import TargetPool
+
+BATCH = 500
+
+_MATVIEWS = f"""
+    SELECT c.oid, n.nspname::text, c.relname::text, c.relispopulated FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'm' AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION} ORDER BY c.oid"""
+
+_USES = """
+    SELECT DISTINCT r.ev_class, d.refobjid FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class"""
+"""Which relation's rule reads which other relation: the edges from views to what they show."""
+
+
+def populated_matviews(conn: psycopg.Connection[t.Any]) -> list[str]:
+    """Qualified names of the materialized views that hold data."""
+    return [quote_qualified(schema, name) for dummy, schema, name, populated in conn.execute(_MATVIEWS).fetchall() if populated]
+
+
+def in_dependency_order(nodes: t.Sequence[int], uses: t.Mapping[int, t.Collection[int]]) -> list[int]:
+    """``nodes`` so that each comes after those that it reads, directly or through other relations."""
+    ordered: list[int] = []
+    seen: set[int] = set()
+    wanted = set(nodes)
+    for start in nodes:
+        stack: list[tuple[int, bool]] = [(start, False)]
+        while stack:
+            node, expanded = stack.pop()
+            if expanded:
+                if node in wanted:
+                    ordered.append(node)
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                stack.extend((used, False) for used in sorted(uses.get(node, ())))
+    return ordered
+
+
+def refresh_matviews(conn: psycopg.Connection[t.Any], only: t.Collection[str] | None = None) -> int:
+    """Refresh the materialized views of this database, each after those that it reads.
+
+    :param only: qualified names; by default those that hold data already.
+    :return: how many were refreshed.
+    """
+    views = {oid: (quote_qualified(schema, name), populated) for oid, schema, name, populated in conn.execute(_MATVIEWS).fetchall()}
+    uses: dict[int, set[int]] = {}
+    for view, used in conn.execute(_USES).fetchall():
+        uses.setdefault(view, set()).add(used)
+    count = 0
+    for oid in in_dependency_order(list(views), uses):
+        name, populated = views[oid]
+        if populated if only is None else name in only:
+            _refresh(conn, name)
+            count += 1
+    return count
+
+
+def _refresh(conn: psycopg.Connection[t.Any], name: str) -> None:
+    """REFRESH; a view whose functions rely on the database's search path gets that."""
+    statement = f"REFRESH MATERIALIZED VIEW {name}".encode()
+    try:
+        conn.execute(statement)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedObject):
+        conn.execute("RESET search_path")
+        try:
+            conn.execute(statement)
+        finally:
+            conn.execute("SET search_path = pg_catalog")
+
+
+def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> int:
+    """Set the target's sequences to the source's present values; the cutover sets them again, exactly."""
+    names = [
+        quote_qualified(schema, name)
+        for schema, name in source.execute(
+            f"SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            f" WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION} ORDER BY 1, 2"
+        ).fetchall()
+    ]
+    for start in range(0, len(names), BATCH):
+        part = names[start : start + BATCH]
+        query = " UNION ALL ".join(f"SELECT {quote_literal(name)}::text, last_value::bigint, is_called FROM {name}" for name in part)
+        values = source.execute(query.encode()).fetchall()
+        target.execute(
+            "SELECT count(pg_catalog.setval(s.name::regclass, s.value, s.called)) FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)",
+            [[v[0] for v in values], [v[1] for v in values], [v[2] for v in values]],
+        )
+    return len(names)
+
+
+def analyze(conn: psycopg.Connection[t.Any], pool: TargetPool, tables: t.Sequence[tuple[str, int]]) -> None:
+    """ANALYZE ``tables`` (qualified name, bytes), the largest first, small ones together; waits for the end."""
+    several = conn.info.server_version >= 110000
+    batch: list[str] = []
+    for name, size in sorted(tables, key=lambda item: -item[1]):
+        if not several or size > 8 << 20:
+            pool.submit(size, f"analyze {name}", _analyze([name]))
+            continue
+        batch.append(name)
+        if len(batch) == 50:
+            pool.submit(1, "analyze tables", _analyze(batch))
+            batch = []
+    if batch:
+        pool.submit(1, "analyze tables", _analyze(batch))
+    pool.drain()
+
+
+def _analyze(names: t.Sequence[str]) -> t.Callable[[psycopg.Connection[t.Any]], None]:
+    statement = ("ANALYZE " + ", ".join(names)).encode()
+
+    def run(conn: psycopg.Connection[t.Any]) -> None:
+        conn.execute(statement)
+
+    return run
+
+
+def copy_database_properties(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], database: str) -> list[str]:
+    """Comment, grants and connection limit of the database; its settings belong to the globals.
+
+    :return: notes on what the target refused.
+    """
+    row = source.execute(
+        "SELECT oid, datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [database]
+    ).fetchone()
+    if row is None:
+        return []
+    name = quote_ident(database)
+    statements = [f"COMMENT ON DATABASE {name} IS {quote_literal(row[2])}"] if row[2] is not None else []
+    if row[1] >= 0:
+        statements.append(f"ALTER DATABASE {name} CONNECTION LIMIT {row[1]}")
+    grants = source.execute(
+        "SELECT CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, string_agg(a.privilege_type, ', '), a.is_grantable"
+        " FROM pg_database d, aclexplode(d.datacl) a WHERE d.oid = %s AND a.grantee <> d.datdba GROUP BY 1, 3",
+        [row[0]],
+    ).fetchall()
+    known = {r[0] for r in target.execute("SELECT rolname::text FROM pg_roles")}
+    closed = source.execute("SELECT datacl IS NOT NULL FROM pg_database WHERE oid = %s", [row[0]]).fetchone()
+    if closed and closed[0]:
+        statements.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    for grantee, privileges, grantable in grants:
+        if not grantee or grantee in known:
+            statements.append(
+                f"GRANT {privileges} ON DATABASE {name} TO {quote_ident(grantee) if grantee else 'PUBLIC'}{' WITH GRANT OPTION' if grantable else ''}"
+            )
+    notes = []
+    for statement in statements:
+        try:
+            target.execute(statement.encode())
+        except psycopg.Error as exc:
+            notes.append(f"{statement}: refused by the target ({exc.diag.message_primary or exc})")
+    return notes

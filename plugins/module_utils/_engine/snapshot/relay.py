@@ -1,0 +1,201 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""One relay: rows of the source's snapshot to the target, buffer by buffer, with the ledger in the same transaction.
+
+A unit is done when its target transaction is committed, and that transaction wrote the done rows too: a relay that breaks off leaves
+nothing. Whole tables are emptied first in that transaction, which makes a repetition harmless and lets COPY write frozen rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import typing as t
+
+from ..errors import CopyError
+from ..migration.ledger import MARK_CHUNK
+from ..postgres.drivers import asyncpg
+from ..postgres.lsn import format_lsn
+from ..postgres.session import connect_bulk
+from ..spec import Endpoint
+from .plan import Chunk, PlannedTable, Unit
+
+QUEUE = 8
+"""Buffers between reader and writer: enough to ride out a pause of one side, small enough for any memory."""
+
+
+class SnapshotGone(Exception):
+    """The snapshot has ended, or a table was emptied or rewritten since it was taken: these tables need another one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """What all relays of a copy have in common. ``formats`` is by qualified name; ``encoding`` that of both sessions."""
+
+    source: Endpoint
+    target: Endpoint
+    database: str
+    snapshot: str
+    start_lsn: int
+    formats: t.Mapping[str, str]
+    encoding: str
+    moved: t.Callable[[int], None]  # told the bytes of each buffer
+
+
+@dataclasses.dataclass
+class Done:
+    """Figures of one committed part."""
+
+    planned: PlannedTable
+    chunk: Chunk
+    rows: int
+    bytes: int
+    seconds: float
+
+
+class Relay:
+    """A pair of sessions that copies one unit after the other."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._source: asyncpg.Connection | None = None
+        self._target: asyncpg.Connection | None = None
+
+    async def open(self) -> tuple[asyncpg.Connection, asyncpg.Connection]:
+        """Both sessions, opened if they are not (again) open."""
+        route = self._route
+        if self._source is None or self._source.is_closed():
+            self._source = await connect_bulk(route.source, route.database, purpose="relay")
+            await self._source.execute(f"SET client_encoding = '{route.encoding}'; SET lc_monetary = 'C'")
+        if self._target is None or self._target.is_closed():
+            self._target = await connect_bulk(route.target, route.database, purpose="relay")
+            await self._target.execute(f"SET client_encoding = '{route.encoding}'; SET lc_monetary = 'C'; SET synchronous_commit = off")
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):  # no trigger or foreign key is there yet; only a second guard
+                await self._target.execute("SET session_replication_role = replica")
+        return self._source, self._target
+
+    def close(self) -> None:
+        """Both sessions gone at once; what was not committed is rolled back by the servers."""
+        for conn in (self._source, self._target):
+            if conn is not None and not conn.is_closed():
+                conn.terminate()
+        self._source = self._target = None
+
+    async def copy(self, unit: Unit) -> list[Done]:
+        """Copy ``unit`` in one transaction on each side.
+
+        :raises SnapshotGone: if the snapshot does not show these tables any more.
+        :raises asyncpg.PostgresError: the server's refusal; both transactions are then rolled back.
+        """
+        source, target = await self.open()
+        try:
+            await self._begin_source(source, unit)
+            await target.execute("BEGIN")
+            whole = [planned.table.qualified for planned, chunk in unit.parts if chunk.count == 1]
+            if whole:
+                await target.execute("TRUNCATE ONLY " + ", ONLY ".join(whole))
+            done = [await self._part(source, target, planned, chunk) for planned, chunk in unit.parts]
+            start = format_lsn(self._route.start_lsn)
+            marks = [(d.planned.table.qualified, d.chunk.number, d.chunk.count, start, d.rows, d.bytes) for d in done]
+            await target.executemany(MARK_CHUNK, marks)
+            await target.execute("COMMIT")
+            await source.execute("ROLLBACK")
+            return done
+        except BaseException:
+            await self._roll_back()
+            raise
+
+    async def _begin_source(self, source: asyncpg.Connection, unit: Unit) -> None:
+        """Our transaction on the source: the snapshot, and proof that it still shows what the tables held.
+
+        TRUNCATE and rewriting ALTER TABLE take rows from all snapshots (PostgreSQL manual 13.6), and give the table a new file.
+        """
+        tables = {planned.table.oid: planned for planned, dummy in unit.parts}
+        names = ", ONLY ".join(planned.table.qualified for planned in tables.values())
+        try:
+            await source.execute(
+                f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT '{self._route.snapshot}';"
+                f" LOCK TABLE ONLY {names} IN ACCESS SHARE MODE"
+            )
+        except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.ObjectNotInPrerequisiteStateError) as exc:
+            raise SnapshotGone(f"the snapshot {self._route.snapshot} has ended ({exc})") from exc
+        except asyncpg.UndefinedTableError as exc:
+            raise CopyError(
+                f"A table was dropped or renamed on the source during the copy: {exc}", code="PGM3009", sqlstate="42P01"
+            ) from exc
+        rows = await source.fetch("SELECT o AS oid, pg_catalog.pg_relation_filenode(o) AS node FROM unnest($1::oid[]) o", list(tables))
+        for row in rows:
+            planned = tables[row["oid"]]
+            if (row["node"] or 0) != planned.filenode:
+                raise SnapshotGone(f"{planned.table.label} was emptied or rewritten on the source since the snapshot")
+
+    async def _part(self, source: asyncpg.Connection, target: asyncpg.Connection, planned: PlannedTable, chunk: Chunk) -> Done:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        if chunk.count == 1 and chunk.bytes == 0:  # no file blocks: no row
+            return Done(planned, chunk, 0, 0, 0.0)
+        table = planned.table
+        columns = [c.name for c in table.stored_columns]
+        format_ = self._route.formats[table.qualified]
+        moved = 0
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE)
+
+        async def read() -> str:
+            try:
+                status = await self._read(source, planned, chunk, columns, queue)
+            except Exception:  # a cancelled reader has nobody left to tell
+                await queue.put(None)
+                raise
+            await queue.put(None)
+            return status
+
+        async def buffers() -> t.AsyncIterator[bytes]:
+            nonlocal moved
+            while (buffer := await queue.get()) is not None:
+                moved += len(buffer)
+                self._route.moved(len(buffer))
+                yield buffer
+            await reader  # raises what the reader raised, so that the target's COPY fails with it
+
+        reader = asyncio.ensure_future(read())
+        try:
+            answer = await target.copy_to_table(
+                table.name, schema_name=table.schema, columns=columns, source=buffers(), format=format_, freeze=chunk.count == 1 or None
+            )
+        finally:
+            if not reader.done():
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+        sent, received = _rows(reader.result()), _rows(answer)
+        if sent != received:
+            raise CopyError(f"{table.label}: the source sent {sent} rows and the target took {received}.", code="PGM3012")
+        return Done(planned, chunk, received, moved, clock() - started)
+
+    async def _read(
+        self, source: asyncpg.Connection, planned: PlannedTable, chunk: Chunk, columns: list[str], queue: asyncio.Queue[bytes | None]
+    ) -> str:
+        table = planned.table
+        format_ = self._route.formats[table.qualified]
+        if chunk.condition or not columns:
+            query = f"SELECT {table.column_list()} FROM ONLY {table.qualified} WHERE {chunk.condition or 'true'}"
+            return str(await source.copy_from_query(query, output=queue.put, format=format_))
+        return str(await source.copy_from_table(table.name, schema_name=table.schema, columns=columns, output=queue.put, format=format_))
+
+    async def _roll_back(self) -> None:
+        """End both transactions; a session that does not answer is closed."""
+        for conn in (self._source, self._target):
+            if conn is None or conn.is_closed():
+                continue
+            try:
+                await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
+            except (Exception, asyncio.CancelledError):
+                conn.terminate()
+
+
+def _rows(status: str) -> int:
+    return int(status.rpartition(" ")[2])

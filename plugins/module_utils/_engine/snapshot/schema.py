@@ -1,0 +1,190 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The schema: dumped once under the migration's snapshot, applied in two halves around the data."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+from pathlib import Path
+
+from ..errors import CopyError
+from ..migration.ledger import Ledger
+from ..postgres.drivers import psycopg
+from ..postgres.identifiers import SCHEMA
+from ..spec import MigrationSpec
+from .archive import Archive, Entry, Statement, adapt, wanted
+from .progress import Progress
+from .roles import RolePlan, lend_create, plan_roles, take_back_create
+from .target import PRE_DATA, prepare_target
+from .tools import Stopped, connection_string, find_tools, password_file, run_tool
+
+__all__ = ["PRE_DATA", "SchemaCopy", "prepare_target"]
+
+BATCH = 200
+"""Entries in one message to the target."""
+
+SEGMENT = 1000
+"""Entries in one transaction of the post-data: the lock table of a server is finite (``max_locks_per_transaction``)."""
+
+HINTS = {
+    "42501": "The target's administrator lacks a right: make it a member of the owner, or have a superuser create this object first.",
+    "42704": "Create what is missing on the target (role, type or extension), then run the playbook again.",
+    "0A000": "This kind of server does not support the object: drop it on the source, or migrate without it.",
+    "42710": "The object exists on the target already.",
+}
+
+
+class SchemaCopy:
+    """The schema of one database on its way to the target.
+
+    :param source: a session on the source inside a transaction with the migration's snapshot.
+    :param target: a session on the target database in autocommit.
+    """
+
+    def __init__(
+        self,
+        spec: MigrationSpec,
+        database: str,
+        workdir: Path,
+        source: psycopg.Connection[t.Any],
+        target: psycopg.Connection[t.Any],
+        progress: Progress,
+        stop: threading.Event,
+    ) -> None:
+        self._spec = spec
+        self._database = database
+        self._target = target
+        self._progress = progress
+        self._stop = stop
+        self._ledger = Ledger(target)
+        self._source = source
+        major = max(source.info.server_version, target.info.server_version) // 10000
+        self._tools = find_tools(spec.copy.bindir, major)
+        self._archive = Archive(workdir / "schema.dump", self._tools, stop)
+        self.roles: RolePlan = plan_roles(spec, source, target)
+        row = target.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+        self._superuser = bool(row and row[0])
+        for note in self.roles.notes:
+            progress.note(note)
+
+    def dump(self, snapshot: str) -> None:
+        """Write the archive under ``snapshot``, unless it is there from an earlier attempt whose first half was applied."""
+        path = self._archive.path
+        if path.exists() and self._ledger.step_done(PRE_DATA):
+            return
+        path.unlink(missing_ok=True)
+        fresh = path.with_suffix(".new")
+        with password_file(self._spec.source, path.parent) as passfile:
+            command = [
+                self._tools.path("pg_dump"),
+                "--format=custom",
+                "--schema-only",
+                "--no-tablespaces",
+                "--no-subscriptions",
+                "--lock-wait-timeout=30s",
+                f"--snapshot={snapshot}",
+                f"--exclude-schema={SCHEMA}",
+                f"--file={fresh}",
+                "--dbname=" + connection_string(self._spec.source, self._database, passfile),
+            ]
+            run_tool(command, "dump the schema", self._spec.source.label(self._database), self._stop)
+        fresh.replace(path)
+
+    def apply_pre_data(self) -> None:
+        """Everything that tables need before their rows; once."""
+        self._check_extensions()
+        if self._ledger.step_done(PRE_DATA):
+            return
+        chosen = [e for e in self._chosen() if not e.post]
+        self._session()
+        containers = [e for e in chosen if e.kind in ("SCHEMA", "EXTENSION") or (e.kind == "ACL" and e.rest.startswith("- SCHEMA "))]
+        self._run(containers)
+        with self._target.transaction():
+            lend_create(self._source, self._target, self.roles)
+        self._run([e for e in chosen if e not in set(containers)])
+        self._ledger.mark_step(PRE_DATA)
+
+    def apply_post_data(self, built: t.Collection[tuple[int, int]]) -> None:
+        """What is left of the schema after the data; each segment once.
+
+        :param built: catalog and OID (of the source) of what the caller makes itself: indexes, constraints.
+        """
+        chosen = [e for e in self._chosen(quiet=True) if e.post and (e.catalog, e.oid) not in built]
+        self._session()
+        for number, start in enumerate(range(0, len(chosen), SEGMENT)):
+            step = f"post-data {number}"
+            if not self._ledger.step_done(step):
+                with self._target.transaction():
+                    self._run(chosen[start : start + SEGMENT])
+                    self._ledger.mark_step(step)
+
+    def take_back(self, source: psycopg.Connection[t.Any]) -> None:
+        """Take back the rights that were lent for the time of the restore; ``source`` is any session on the source."""
+        with self._target.transaction():
+            take_back_create(source, self._target, self.roles)
+
+    def _chosen(self, quiet: bool = False) -> list[Entry]:
+        chosen = []
+        for entry in self._archive.contents():
+            yes, note = wanted(entry, event_triggers=self._superuser)
+            if yes:
+                chosen.append(entry)
+            elif note and not quiet:
+                self._progress.note(note)
+        return chosen
+
+    def _session(self) -> None:
+        self._target.execute("SET check_function_bodies = off; SET synchronous_commit = off; SET client_min_messages = warning")
+
+    def _run(self, entries: t.Sequence[Entry]) -> None:
+        roles = self.roles
+        statements = [adapt(s, unowned=roles.unowned, absent=roles.absent) for s in self._archive.sql(entries)]
+        for start in range(0, len(statements), BATCH):
+            if self._stop.is_set():
+                raise Stopped
+            batch = statements[start : start + BATCH]
+            try:
+                with self._target.transaction():
+                    self._target.execute(b"\n".join(s.sql for s in batch))
+            except psycopg.Error:
+                self._one_by_one(batch)
+
+    def _one_by_one(self, batch: t.Sequence[Statement]) -> None:
+        """Apply ``batch`` entry by entry, to name the one that fails."""
+        with self._target.transaction():
+            for statement in batch:
+                try:
+                    self._target.execute(statement.sql)
+                except psycopg.Error as exc:
+                    raise self._refused(statement, exc) from exc
+
+    def _refused(self, statement: Statement, exc: psycopg.Error) -> CopyError:
+        state = exc.sqlstate or ""
+        words = exc.diag.message_primary or " ".join(str(exc).split())
+        label = self._spec.target.label(self._database)
+        return CopyError(
+            f"Could not create {statement.title} on {label}: {words} (SQLSTATE {state or 'none'}).",
+            code="PGM3007",
+            hint=HINTS.get(state, ""),
+            server=label,
+            sqlstate=state,
+            details={"object": statement.title},
+        )
+
+    def _check_extensions(self) -> None:
+        """Refuse extensions that the target cannot have, and say where versions differ."""
+        needed = dict(self._source.execute("SELECT extname::text, extversion FROM pg_extension WHERE extname <> 'plpgsql'").fetchall())
+        available = dict(self._target.execute("SELECT name::text, default_version FROM pg_available_extensions").fetchall())
+        absent = sorted(set(needed) - set(available))
+        if absent:
+            raise CopyError(
+                f"Extensions of the source are not available on {self._spec.target.label()}: {', '.join(absent)}.",
+                code="PGM3006",
+                hint="Install or allow them on the target, or drop them on the source.",
+                server=self._spec.target.label(),
+                details={"extensions": absent},
+            )
+        for name in sorted(needed):
+            if needed[name] != available[name]:
+                self._progress.note(f"Extension {name}: version {needed[name]} on the source, {available[name]} on the target.")

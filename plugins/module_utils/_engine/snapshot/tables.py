@@ -1,0 +1,162 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""All units of a base copy through a number of relays, with repetition of what fails for a passing reason."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import threading
+import typing as t
+
+from ..errors import ConnectionFailed, CopyError, MigrationError
+from ..postgres.drivers import asyncpg
+from .plan import PlannedTable, Unit
+from .progress import Progress
+from .relay import Done, Relay, Route, SnapshotGone
+from .tools import Stopped
+
+PASSING = ("08", "57P", "40", "55P03", "53300", "53400")
+"""Start of SQLSTATEs that a later attempt may not meet again: connection, shutdown, serialization and deadlock, lock, too many."""
+
+ATTEMPTS = 6
+WAIT = 0.5
+LONGEST_WAIT = 15.0
+"""Seconds: first and longest pause between two attempts at one unit."""
+
+STOP_POLL = 0.2
+
+
+def passing(exc: BaseException) -> bool:
+    """May what ended in ``exc`` succeed later?"""
+    if isinstance(exc, ConnectionFailed):
+        return exc.details.get("reason") in ("tcp", "starting", "too_many", "other")
+    state = getattr(exc, "sqlstate", None) or ""
+    if state:
+        return str(state).startswith(PASSING)
+    return isinstance(exc, (OSError, asyncio.TimeoutError, asyncpg.InterfaceError))
+
+
+class TableCopy:
+    """Copies units until none is left.
+
+    :param complete: called with a table when its last chunk is committed.
+    """
+
+    def __init__(self, jobs: int, progress: Progress, stop: threading.Event, complete: t.Callable[[PlannedTable], None]) -> None:
+        self._jobs = jobs
+        self._progress = progress
+        self._stop = stop
+        self._complete = complete
+        self._queue: collections.deque[Unit] = collections.deque()
+        self._left: dict[str, int] = {}
+        self._lost: dict[str, str] = {}
+        self.done: list[Done] = []
+
+    def run(self, route: Route, units: t.Sequence[Unit]) -> dict[str, str]:
+        """Copy ``units`` under the snapshot of ``route``.
+
+        :return: tables that need another snapshot, by qualified name, with the reason.
+        :raises CopyError: for the first unit that cannot be copied.
+        :raises Stopped: soon after the stop event was set.
+        """
+        self._queue = collections.deque(units)
+        self._lost = {}
+        self._left = dict(collections.Counter(planned.table.qualified for unit in units for planned, dummy in unit.parts))
+        asyncio.run(self._run(route))
+        return self._lost
+
+    async def _run(self, route: Route) -> None:
+        tasks = [asyncio.ensure_future(self._work(route)) for dummy in range(max(1, min(self._jobs, len(self._queue))))]
+        watch = asyncio.ensure_future(self._watch())
+        try:
+            pending: set[asyncio.Future[None]] = {watch, *tasks}
+            while pending - {watch}:
+                finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    task.result()
+        finally:
+            for task in (watch, *tasks):
+                task.cancel()
+            await asyncio.gather(watch, *tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while not self._stop.is_set():
+            await asyncio.sleep(STOP_POLL)
+        raise Stopped
+
+    async def _work(self, route: Route) -> None:
+        relay = Relay(route)
+        try:
+            while self._queue:
+                unit = self._queue.popleft()
+                await self._unit(relay, unit)
+        finally:
+            relay.close()
+
+    async def _unit(self, relay: Relay, unit: Unit) -> None:
+        self._progress.add(tables_loading=len(unit.parts))
+        try:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    done = await relay.copy(unit)
+                    break
+                except SnapshotGone as exc:
+                    self._lose(unit, exc.reason)
+                    return
+                except Exception as exc:
+                    if attempt == ATTEMPTS or not passing(exc):
+                        self._progress.add(tables_errored=1)
+                        raise failure(unit, exc) from exc
+                    if isinstance(exc, MigrationError) or not getattr(exc, "sqlstate", None):
+                        relay.close()
+                    await asyncio.sleep(min(LONGEST_WAIT, WAIT * 2**attempt))
+            self._settle(done)
+        finally:
+            self._progress.add(tables_loading=-len(unit.parts))
+
+    def _settle(self, done: list[Done]) -> None:
+        """Count what is committed and announce tables that are complete."""
+        self.done.extend(done)
+        self._progress.add(chunks_done=len(done), rows_done=sum(d.rows for d in done), bytes_done=sum(d.chunk.bytes for d in done))
+        for item in done:
+            name = item.planned.table.qualified
+            self._left[name] -= 1
+            if not self._left[name] and name not in self._lost:
+                self._progress.add(tables_complete=1)
+                self._complete(item.planned)
+
+    def _lose(self, unit: Unit, reason: str) -> None:
+        """``unit`` needs another snapshot. Of a bundle, each table is tried alone, so that only the one at fault does."""
+        if len(unit.parts) > 1:
+            self._queue.extendleft(Unit((part,)) for part in unit.parts)
+            return
+        names = {planned.table.qualified for planned, dummy in unit.parts}
+        self._lost.update(dict.fromkeys(names, reason))
+        self._queue = collections.deque(u for u in self._queue if not all(p.table.qualified in names for p, dummy in u.parts))
+
+
+def failure(unit: Unit, exc: Exception) -> MigrationError:
+    """What to raise for ``unit``: which tables, the server's words, the remedy."""
+    if isinstance(exc, MigrationError):
+        return exc
+    labels = ", ".join(planned.table.label for planned, dummy in unit.parts[:5]) + (", ..." if len(unit.parts) > 5 else "")
+    state = str(getattr(exc, "sqlstate", None) or "")
+    words = str(exc) or type(exc).__name__
+    for attribute in ("schema_name", "table_name", "detail", "context"):
+        with contextlib.suppress(AttributeError):
+            value = getattr(exc, attribute)
+            words += f" [{attribute.replace('_', ' ')}: {value}]" if value else ""
+    hint = "Run the playbook again: tables that are complete stay, the others are copied again."
+    code = "PGM3010"
+    if state == "42501" and "row-level security" in words:
+        code, hint = (
+            "PGM3011",
+            "Row security hides rows: give the source user BYPASSRLS, or ownership of the table without FORCE ROW LEVEL SECURITY.",
+        )
+    elif state == "42501":
+        hint = "GRANT SELECT on the table to the source user (or membership in pg_read_all_data)."
+    elif state.startswith("53100"):
+        hint = "The target's disk is full: enlarge it and run the playbook again."
+    return CopyError(f"Could not copy {labels}: {words} (SQLSTATE {state or 'none'}).", code=code, hint=hint, sqlstate=state)
