@@ -55,7 +55,7 @@ PASSWORDS: dict[int, str] = {}
 """Port of a server to the password of its migration role."""
 
 
-def describe(source: lab.Server, target: lab.Server, name: str, databases: t.Sequence[str], **overrides: t.Any) -> dict[str, t.Any]:
+def describe(source: lab.Server, target: lab.Server, name: str, databases: t.Sequence[str], /, **overrides: t.Any) -> dict[str, t.Any]:
     """The dict ``pg_migration`` of an inventory for these servers."""
     ends: dict[str, dict[str, t.Any]] = {
         "source": {"type": "on_premises", "user": "migrator", **_address(source), **overrides.pop("source", {})},
