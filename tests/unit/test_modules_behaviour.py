@@ -272,9 +272,18 @@ def test_cutover_without_migration(run: t.Any) -> None:
 def test_list_has_the_columns_of_the_service(run: t.Any) -> None:
     """R73, R80, R87."""
     done = run("pg_migration_info", FakeManager(status("ValidationFailed", "ValidationInProgress")))
-    assert COLUMNS == tuple(
-        "Name|Status|Migration mode|Migration type|Source server|Source server type|Databases|Duration|Start time".split("|")
-    )
+    columns = [
+        "Name",
+        "Status",
+        "Migration mode",
+        "Migration type",
+        "Source server",
+        "Source server type",
+        "Databases",
+        "Duration",
+        "Start time",
+    ]
+    assert list(COLUMNS) == columns
     head, line = done.result["grid"]
     assert [word for word in COLUMNS if word not in head] == [] and "Validation Failed" in line and "1:12:40" in line
     assert "2026-11-22 10:00" in line and done.result["changed"] is False

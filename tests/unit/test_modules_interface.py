@@ -66,7 +66,7 @@ def test_options_mirror_the_specification() -> None:
     taken = options.migration_options().options
     assert set(taken) - {"home", "supervisor"} == field_names(spec.MigrationSpec)
     for side in ("source", "target"):
-        assert set(taken[side]["options"]) == field_names(spec.Endpoint) - {"side"}
+        assert set(taken[side]["options"]) == field_names(spec.Endpoint) - {"side", "tag"}
         assert taken[side]["options"]["password"]["no_log"] is True
     for name, kind in SECTIONS.items():
         assert set(taken[name]["options"]) == field_names(kind)
