@@ -37,12 +37,13 @@ class ForeignKey:
 
 
 def read_foreign_keys(conn: psycopg.Connection[t.Any]) -> list[ForeignKey]:
-    """Those of ordinary tables. Partitioned ones cannot have a key that is not valid (before version 18), so the archive makes theirs."""
+    """Those between ordinary tables. Partitioned ones cannot have a key that is not valid (before version 18), and validating a key
+    that refers to one leaves the keys to its partitions not valid (seen on 15): the archive makes these."""
     own = "con.conparentid = 0" if conn.info.server_version >= 110000 else "true"
     rows = conn.execute(
         f"SELECT con.oid, n.nspname::text, c.relname::text, con.conname::text, pg_get_constraintdef(con.oid), con.convalidated, pg_relation_size(c.oid)"
         f" FROM pg_constraint con JOIN pg_class c ON c.oid = con.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-        f" WHERE con.contype = 'f' AND c.relkind = 'r' AND {own} AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION} ORDER BY con.oid"
+        f" WHERE con.contype = 'f' AND c.relkind = 'r' AND (SELECT r.relkind FROM pg_class r WHERE r.oid = con.confrelid) = 'r' AND {own} AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION} ORDER BY con.oid"
     )
     return [ForeignKey(*row) for row in rows]
 
