@@ -23,7 +23,7 @@ UNION ALL SELECT 'database', datname || coalesce(datacl::text, '') FROM pg_datab
 UNION ALL SELECT 'setting', name || coalesce(reset_val, '') FROM pg_settings UNION ALL SELECT 'setconfig', s::text FROM pg_db_role_setting s
 UNION ALL SELECT 'file', name || setting FROM pg_file_settings ORDER BY 1, 2"""
 OBJECTS = """
-SELECT 'class', oid::text || relname || coalesce(relacl::text, '') || relreplident FROM pg_class WHERE relkind <> 't'
+SELECT 'class', oid::text || relname || coalesce(relacl::text, '') || relreplident::text FROM pg_class WHERE relkind <> 't'
 UNION ALL SELECT 'schema', nspname || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_t%'
 UNION ALL SELECT 'publication', pubname FROM pg_publication UNION ALL SELECT 'proc', oid::text FROM pg_proc ORDER BY 1, 2"""
 
