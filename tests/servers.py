@@ -47,6 +47,7 @@ FAST = {
 
 LOGICAL = {
     "wal_level": "logical",
+    "max_prepared_transactions": "10",
     "max_replication_slots": "20",
     "max_wal_senders": "20",
     "output_plugin_libraries": "pgoutput, test_decoding, wal2json",

@@ -197,7 +197,7 @@ FAULTS: dict[str, tuple[dict[str, t.Any], str]] = {
     "wrong password": ({"source": {"password": "not-the-password"}}, "28P01"),
     "wrong password of the target": ({"target": {"password": "not-the-password"}}, "28P01"),
     "closed port": ({"target": {"port": 1}}, ""),
-    "unknown database": ({"databases": ["no_such_db"]}, ""),
+    "unknown database": ({"databases": ["no_such_db"]}, "3D000"),
 }
 
 
@@ -214,7 +214,7 @@ def test_bad_beginnings(fault, option, host, source, target, shop, spec_factory)
         spec = dataclasses.replace(spec, databases=tuple(changes["databases"]))
     error = _failure(host, spec)
     assert error["hint"] and error["code"].startswith("PGM")
-    assert sqlstate in (error["sqlstate"], *[part for part in [error["message"]] if sqlstate in part])
+    assert sqlstate in error["sqlstate"] + error["message"]
     assert "not-the-password" not in str(error)
     assert ours_on_source(source) == []
     with target.connect() as conn:

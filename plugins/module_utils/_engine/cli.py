@@ -17,7 +17,7 @@ import traceback
 import typing as t
 from pathlib import Path
 
-from .errors import MigrationError
+from .errors import ConnectionFailed, MigrationError
 from .migration.paths import MigrationPaths
 from .postgres.drivers import psycopg, require
 from .service.launcher import Lock
@@ -74,7 +74,8 @@ def _child(role: str, paths: MigrationPaths, database: str) -> int:
         link.send(failed=exc.to_dict())
         return 1
     except psycopg.OperationalError as exc:
-        link.send(failed=MigrationError(f"{database}: connection lost: {' '.join(str(exc).split())}", code="PGM1101").to_dict())
+        words = f"{database}: connection lost: {' '.join(str(exc).split())}"
+        link.send(failed=ConnectionFailed(words, details={"reason": "lost"}).to_dict())
         return 1
     except Exception as exc:  # a child must say why it ends, foreseen or not
         traceback.print_exc()

@@ -77,7 +77,7 @@ class SpecificationError(MigrationError):
 
 class ConnectionFailed(MigrationError):
     """A server could not be reached or refused the login. ``details['reason']`` is one of
-    ``dns tcp tls hba authentication database too_many starting other`` (R26)."""
+    ``dns tcp tls hba authentication database rights too_many starting other`` (R26)."""
 
     default_code = "PGM1101"
 

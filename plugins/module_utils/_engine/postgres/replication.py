@@ -68,19 +68,54 @@ class ReplicationConnection:
         require("psycopg")
         info = conninfo(endpoint, database, purpose)
         info["replication"] = "database"
-        self._pq = psycopg.pq.PGconn.connect(psycopg.conninfo.make_conninfo(**info).encode())
         self.endpoint = endpoint
         self.database = database
-        if self._pq.status != psycopg.pq.ConnStatus.OK:
-            message = self._text(self._pq.error_message)
+        self._pq = psycopg.pq.PGconn.connect_start(psycopg.conninfo.make_conninfo(**info).encode())
+        failure = self._connect(endpoint.connect_timeout)
+        if failure:
             self._pq.finish()
-            raise connection_failure(endpoint, database, psycopg.OperationalError(message))
+            raise connection_failure(endpoint, database, psycopg.OperationalError(failure))
         self.server_version = self._pq.server_version
         try:
             self._pin()
         except BaseException:
             self._pq.finish()
             raise
+
+    def _connect(self, timeout: float) -> str:
+        """Go through the login without holding the interpreter's lock as the blocking call would; what went wrong, or nothing."""
+        deadline = time.monotonic() + timeout
+        polling = psycopg.pq.PollingStatus
+        status = int(polling.WRITING)
+        while self._pq.status != psycopg.pq.ConnStatus.BAD and status in (polling.READING, polling.WRITING):
+            handle = [self._pq.socket]
+            reading = status == polling.READING
+            ready = select.select(handle if reading else [], [] if reading else handle, [], max(0.0, deadline - time.monotonic()))
+            if not any(ready):
+                return "timeout expired"
+            status = self._pq.connect_poll()
+        return "" if status == polling.OK else self._text(self._pq.error_message) or "connection failed"
+
+    def _execute(self, sql: str) -> t.Any:
+        """Run ``sql`` and wait for its last result; other threads go on meanwhile.
+
+        :raises ServerRefused: if the connection breaks.
+        """
+        self._guarded(self._pq.send_query, sql.encode())
+        result = None
+        while True:
+            while self._pq.is_busy():
+                select.select([self._pq.socket], [], [], 60)
+                self._guarded(self._pq.consume_input)
+            following = self._pq.get_result()
+            if following is None:
+                break
+            result = following
+            if result.status == psycopg.pq.ExecStatus.COPY_BOTH:
+                break
+        if result is None:
+            raise ServerRefused("the server gave no answer")
+        return result
 
     def _pin(self) -> None:
         """The settings that decide the text of values; a walsender takes SQL from version 10 on."""
@@ -97,7 +132,7 @@ class ReplicationConnection:
 
         :raises ServerRefused: with the server's message and SQLSTATE.
         """
-        result = self._pq.exec_(sql.encode())
+        result = self._execute(sql)
         status = result.status
         if status == psycopg.pq.ExecStatus.TUPLES_OK:
             return [tuple(self._cell(result, row, column) for column in range(result.nfields)) for row in range(result.ntuples)]
@@ -127,7 +162,7 @@ class ReplicationConnection:
         """
         listed = ", ".join(f"{quote_ident(k)} {_option(v)}" for k, v in options.items())
         sql = f"START_REPLICATION SLOT {quote_ident(slot)} LOGICAL {format_lsn(lsn)}" + (f" ({listed})" if listed else "")
-        result = self._pq.exec_(sql.encode())
+        result = self._execute(sql)
         if result.status != psycopg.pq.ExecStatus.COPY_BOTH:
             raise self._refused(result)
         self._pq.nonblocking = 1

@@ -109,6 +109,7 @@ async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "
     return conn
 
 
+BY_STATE = {"28P01": "authentication", "28000": "hba", "3D000": "database", "53300": "too_many", "57P03": "starting", "42501": "rights"}
 REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("authentication", ("password authentication failed", "no password supplied", "authentication failed"), "Correct user and password."),
     (
@@ -116,6 +117,7 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("no pg_hba.conf entry", "pg_hba.conf rejects"),
         "Allow this user, database and address in pg_hba.conf (or the provider's firewall).",
     ),
+    ("rights", ("permission denied", "must be superuser or replication role"), "Grant the login the right that the server names."),
     ("database", ("does not exist",), "Correct the name of the database or role."),
     (
         "dns",
@@ -141,13 +143,15 @@ def connection_failure(endpoint: Endpoint, dbname: str, exc: BaseException) -> C
     """What an attempt to connect ended in, told apart as R26 wants it."""
     text = " ".join(str(exc).split()) or type(exc).__name__
     sqlstate = getattr(exc, "sqlstate", None) or ""
-    by_state = {"28P01": "authentication", "28000": "hba", "3D000": "database", "53300": "too_many", "57P03": "starting"}
     lowered = text.lower()
-    reason = by_state.get(sqlstate) or next((r for r, words, dummy in REASONS if any(w in lowered for w in words)), "other")
+    reason = BY_STATE.get(sqlstate) or next((r for r, words, dummy in REASONS if any(w in lowered for w in words)), "other")
+    # libpq keeps the SQLSTATE of a refused connection to itself
+    sqlstate = sqlstate or next((state for state, meant in BY_STATE.items() if meant == reason), "")
     hint = next((h for r, dummy, h in REASONS if r == reason), "See the server's log.")
     label = endpoint.label(dbname)
     details = {"reason": reason, "side": endpoint.side}
-    return ConnectionFailed(f"Could not connect to {label}: {text}", hint=hint, server=label, sqlstate=sqlstate, details=details)
+    shown = f" (SQLSTATE {sqlstate})" if sqlstate else ""
+    return ConnectionFailed(f"Could not connect to {label}: {text}{shown}", hint=hint, server=label, sqlstate=sqlstate, details=details)
 
 
 @contextlib.contextmanager

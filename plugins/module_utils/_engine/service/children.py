@@ -24,8 +24,8 @@ STOP_SECONDS = 20.0
 RETRY_SECONDS = 600.0
 """How long a child that dies or loses its server is started again before its error is the migration's."""
 
-RETRYABLE = ("PGM1101",)
-"""Codes after which the same child is tried again: the server was not there."""
+PASSING = ("tcp", "dns", "starting", "too_many", "lost")
+"""Reasons of a failed connection (:class:`..errors.ConnectionFailed`) that may be gone soon."""
 
 
 class Child:
@@ -100,7 +100,7 @@ class Child:
             if time.monotonic() - lived > 60:  # it had worked: a new trouble, a new patience
                 began, pause = time.monotonic(), 0.5
             error = self._error
-            retryable = error is None or error["code"] in RETRYABLE
+            retryable = error is None or error["details"].get("reason") in PASSING
             if not retryable or time.monotonic() - began > RETRY_SECONDS:
                 self._failed(MigrationError.from_dict(error) if error else self._died(status))
                 return

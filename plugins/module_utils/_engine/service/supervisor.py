@@ -80,10 +80,11 @@ class Supervisor:
     async def _migrate(self) -> None:
         key = self._paths.key
         self._move(State.IN_PROGRESS, Substate.PERFORMING_PREREQUISITE_STEPS)
-        await asyncio.to_thread(check_ground, self._spec)
-        await asyncio.to_thread(FenceJournal(self._paths.fence).lift, self._spec.source)
         record = self._catalogue.get(key) or {}
-        if self._spec.option != "migrate" and not record["facts"].get("validated"):
+        if self._spec.option == "migrate" or record["facts"].get("validated"):
+            await asyncio.to_thread(check_ground, self._spec)
+            await asyncio.to_thread(FenceJournal(self._paths.fence).lift, self._spec.source)
+        else:
             await self._validate()
             if self._spec.option == "validate":
                 self._move(State.SUCCEEDED, Substate.COMPLETED)

@@ -8,7 +8,7 @@ import dataclasses
 import time
 import typing as t
 
-from ..errors import MigrationError, PermissionMissing
+from ..errors import ConnectionFailed, MigrationError, PermissionMissing
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import PREFIX
 from ..postgres.replication import ReplicationConnection, ServerRefused
@@ -45,7 +45,7 @@ def create_slot(endpoint: Endpoint, database: str, name: str, plugin: str, *, te
     """
     deadline = time.monotonic() + PATIENCE
     while True:
-        connection = ReplicationConnection(endpoint, database, "slot")
+        connection = _replication(endpoint, database)
         try:
             made = connection.create_slot(name, plugin, temporary=temporary)
         except ServerRefused as exc:
@@ -58,6 +58,17 @@ def create_slot(endpoint: Endpoint, database: str, name: str, plugin: str, *, te
             connection.close()
             raise
         return ExportedSlot(name, made.snapshot, made.consistent_point, connection)
+
+
+def _replication(endpoint: Endpoint, database: str) -> ReplicationConnection:
+    """A replication connection; a role that may not have one is told what grants it."""
+    try:
+        return ReplicationConnection(endpoint, database, "slot")
+    except ConnectionFailed as exc:
+        if exc.details.get("reason") != "rights":
+            raise
+        hint = f'ALTER ROLE "{endpoint.user}" REPLICATION; (on Amazon RDS: GRANT rds_replication TO "{endpoint.user}")'
+        raise PermissionMissing(exc.message, code="PGM1203", hint=hint, server=exc.server, sqlstate=exc.sqlstate) from exc
 
 
 def _explain(endpoint: Endpoint, database: str, name: str, plugin: str, exc: ServerRefused) -> MigrationError:
