@@ -174,7 +174,10 @@ class StreamLab:
         for name in sorted(set(left) | set(right)):
             ours, theirs = left.get(name), right.get(name)
             if ours != theirs:
-                found[name] = ([r for r in ours or [] if r not in (theirs or [])][:5], [r for r in theirs or [] if r not in (ours or [])][:5])
+                found[name] = (
+                    [r for r in ours or [] if r not in (theirs or [])][:5],
+                    [r for r in theirs or [] if r not in (ours or [])][:5],
+                )
         return found
 
     def close(self) -> None:

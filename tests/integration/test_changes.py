@@ -254,10 +254,14 @@ def test_types(streaming: Start, plugin: str) -> None:
         for statement in ROWS:
             conn.execute(statement)
         if plugin == "pgoutput":
-            conn.execute("INSERT INTO kinds (id, n, np, f4, f8) VALUES (8, 'NaN', 'NaN', 'Infinity', '-Infinity'), (9, '-Infinity', NULL, 'NaN', 'NaN')")
+            conn.execute(
+                "INSERT INTO kinds (id, n, np, f4, f8) VALUES (8, 'NaN', 'NaN', 'Infinity', '-Infinity'), (9, '-Infinity', NULL, 'NaN', 'NaN')"
+            )
     same(stream)
     with stream.app() as conn:  # type: ignore[attr-defined]  # the same by sets
-        conn.execute("INSERT INTO kinds SELECT (jsonb_populate_record(k, jsonb_build_object('id', g * 1000 + k.id))).* FROM kinds k, generate_series(1, 9) g")
+        conn.execute(
+            "INSERT INTO kinds SELECT (jsonb_populate_record(k, jsonb_build_object('id', g * 1000 + k.id))).* FROM kinds k, generate_series(1, 9) g"
+        )
         conn.execute("UPDATE kinds SET i2 = 1")
     same(stream)
 
@@ -301,7 +305,9 @@ def test_identities(streaming: Start, plugin: str) -> None:
                 """INSERT INTO full_text VALUES ('-0', 1.0, '{"a": 1}', 'x', true, '(1,2)', '1 day', NULL), ('0', 1.00, '{"a":1}', 'x ', false, '(1,2)',
                 '24 hours', ''), ('0', 1.00, '{"a":1}', 'x', false, '(1,2)', '24 hours', '')"""
             )
-            conn.execute("UPDATE full_text SET x = 'minus' WHERE f::text = '-0'; DELETE FROM full_text WHERE ctid IN (SELECT ctid FROM full_text WHERE n = 1 LIMIT 1)")
+            conn.execute(
+                "UPDATE full_text SET x = 'minus' WHERE f::text = '-0'; DELETE FROM full_text WHERE ctid IN (SELECT ctid FROM full_text WHERE n = 1 LIMIT 1)"
+            )
             conn.execute("UPDATE full_text SET i = '1 mon' WHERE ctid IN (SELECT ctid FROM full_text WHERE x = '' LIMIT 1)")
             same(stream)
 
@@ -309,7 +315,9 @@ def test_identities(streaming: Start, plugin: str) -> None:
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_order_and_interleaving(streaming: Start, plugin: str) -> None:
     """A transaction that began before others and commits after them is there, and in the right order (laws 1 and 2)."""
-    stream = streaming(plugin, "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE u (id int PRIMARY KEY, t int REFERENCES t, self int REFERENCES u)")
+    stream = streaming(
+        plugin, "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE u (id int PRIMARY KEY, t int REFERENCES t, self int REFERENCES u)"
+    )
     with stream.app() as one, stream.app() as two:  # type: ignore[attr-defined]
         with one.transaction():
             one.execute("INSERT INTO t VALUES (1, 1)")
@@ -322,10 +330,16 @@ def test_order_and_interleaving(streaming: Start, plugin: str) -> None:
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_large_transaction_in_pieces(streaming: Start, plugin: str) -> None:
     """A transaction of many batches is applied in one target transaction."""
-    stream = streaming(plugin, "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE f (a int); ALTER TABLE f REPLICA IDENTITY FULL", batch_rows=500)
+    stream = streaming(
+        plugin, "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE f (a int); ALTER TABLE f REPLICA IDENTITY FULL", batch_rows=500
+    )
     with stream.app() as conn, conn.transaction():  # type: ignore[attr-defined]
-        conn.execute("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 5000) g; UPDATE t SET v = 'y' WHERE id % 2 = 0; DELETE FROM t WHERE id % 3 = 0")
-        conn.execute("INSERT INTO f SELECT 1 FROM generate_series(1, 600); DELETE FROM f WHERE ctid < '(0,5)'; TRUNCATE f; INSERT INTO f VALUES (7)")
+        conn.execute(
+            "INSERT INTO t SELECT g, 'x' FROM generate_series(1, 5000) g; UPDATE t SET v = 'y' WHERE id % 2 = 0; DELETE FROM t WHERE id % 3 = 0"
+        )
+        conn.execute(
+            "INSERT INTO f SELECT 1 FROM generate_series(1, 600); DELETE FROM f WHERE ctid < '(0,5)'; TRUNCATE f; INSERT INTO f VALUES (7)"
+        )
     same(stream)
 
 
@@ -372,7 +386,12 @@ def test_missing_or_extra_row_is_an_error(streaming: Start, plugin: str, stateme
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_unique_values_swapped_as_a_set_fall_back(streaming: Start, plugin: str) -> None:
     """A set that clashes on a second unique index goes row by row, and the stream goes on in sets (law 7)."""
-    stream = streaming(plugin, "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE)", "INSERT INTO t SELECT g, g FROM generate_series(1, 60) g", running=False)
+    stream = streaming(
+        plugin,
+        "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE)",
+        "INSERT INTO t SELECT g, g FROM generate_series(1, 60) g",
+        running=False,
+    )
     with stream.app() as conn:  # type: ignore[attr-defined]
         conn.execute("UPDATE t SET u = u + 1000; UPDATE t SET u = 61 - (u - 1000); UPDATE t SET u = u - 1 WHERE id = 60 AND u > 1")
         stream.start()
@@ -393,7 +412,9 @@ def test_other_column_order_and_generated_there(streaming: Start, plugin: str) -
         target_ddl="CREATE TABLE t (c int, b int, id int PRIMARY KEY, a text)",
     )
     with stream.app() as conn:  # type: ignore[attr-defined]
-        conn.execute("INSERT INTO t SELECT g, 'a' || g, g FROM generate_series(1, 50) g; UPDATE t SET b = -b, c = 6 WHERE id < 5; DELETE FROM t WHERE id = 7")
+        conn.execute(
+            "INSERT INTO t SELECT g, 'a' || g, g FROM generate_series(1, 50) g; UPDATE t SET b = -b, c = 6 WHERE id < 5; DELETE FROM t WHERE id = 7"
+        )
     same(stream)
 
 
@@ -443,7 +464,9 @@ def test_idle_source_and_latency(streaming: Start) -> None:
     time.sleep(1.2)
     assert stream.stream.latency() > frozen + 1  # type: ignore[union-attr,operator]
     with stream.app() as conn:  # type: ignore[attr-defined]
-        row = conn.execute("SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = %s", [stream.slot]).fetchone()
+        row = conn.execute(
+            "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = %s", [stream.slot]
+        ).fetchone()
     assert row is not None and int(row[0]) >= stream.start_lsn
     assert first > stream.start_lsn
 
@@ -480,12 +503,17 @@ def test_acknowledge_applied_confirms_only_what_the_target_has(streaming: Start)
 def test_spool_limit_holds_back_and_goes_on(streaming: Start) -> None:
     """Above ``spool_max_bytes`` the receiver waits for the applier; segments go when they are applied."""
     stream = streaming(
-        "pgoutput", "CREATE TABLE t (id int PRIMARY KEY, v text)", running=False, spool_max_bytes=400_000, segment_bytes=100_000, heartbeat=0.5
+        "pgoutput",
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        running=False,
+        spool_max_bytes=400_000,
+        segment_bytes=100_000,
+        heartbeat=0.5,
     )
     stream.receive()
     with stream.app() as conn:  # type: ignore[attr-defined]
-        for part in range(30):
-            conn.execute("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(%s, %s) g", [part * 200, part * 200 + 199])
+        for part in range(60):
+            conn.execute(f"INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series({part * 200}, {part * 200 + 199}) g")
     deadline = time.monotonic() + 10
     while not stream.reports.get("paused"):
         assert time.monotonic() < deadline

@@ -63,6 +63,7 @@ class Receiver:
         self._is_pgoutput = choice.plugin == "pgoutput"
         self._kind_at = 0 if self._is_pgoutput else 11  # of {"action":"B"...
         self._known: dict[bytes, sp.Record] = {}
+        self._described = False
         self._incoming = 0
         self._open = False
         self._next_report = 0.0
@@ -150,7 +151,7 @@ class Receiver:
         try:
             self._spool.begin_segment()
             self._known.clear()
-            self._open = False
+            self._described = False
             connection.start(self._slot, self._spool.durable, options)
             self._report({"receiver": "streaming", "message": ""})
             self._receive(connection, self._spool)
@@ -164,7 +165,7 @@ class Receiver:
         size = count = first = last = 0
         safe = spool.written_safe
         synced = time.monotonic()
-        is_open = False
+        is_open = pressing = False  # pressing: the next commit ends its block, because the segment shall end there
         while not self._stop.is_set():
             message = read()
             if isinstance(message, Data):
@@ -182,7 +183,7 @@ class Receiver:
                     is_open = True
                 elif self._is_pgoutput and kind in DESCRIPTIONS:
                     self._known[payload[:5]] = sp.Record(sp.MESSAGE, lsn, payload)
-                if size < BLOCK_BYTES:
+                if size < BLOCK_BYTES and (is_open or not pressing):
                     continue
             elif message is not None:
                 if not is_open and message.wal_end > safe and (message.reply or time.monotonic() >= self._next_keepalive):
@@ -207,10 +208,10 @@ class Receiver:
                 spool.sync()
                 synced = now
                 self._feedback(connection, spool)
-            if not is_open and spool.full:
-                self._rotate(spool)
-            if not is_open and spool.size > self._spec.changes.spool_max_bytes:
-                self._throttle(connection, spool)
+            pressing = spool.full or spool.size > self._spec.changes.spool_max_bytes
+            if pressing and not is_open:
+                self._make_room(connection, spool)
+                pressing = False
             if message is None:
                 self._idle(connection, spool, now)
 
@@ -236,21 +237,28 @@ class Receiver:
             self._next_report = now + REPORT_INTERVAL
             self._report({"incoming": self._incoming, "received_lsn": spool.durable, "spool_bytes": spool.size, **more})
 
-    def _rotate(self, spool: sp.SpoolWriter) -> None:
-        """Begin a new segment with all descriptions that are known, so that reading can begin there."""
-        spool.begin_segment()
+    def _describe(self, spool: sp.SpoolWriter) -> None:
+        """At the start of a segment: all descriptions that are known, so that reading can begin there.
+
+        :raises OSError: if the disk is full.
+        """
         spool.open_segment()
         if self._known:
             records = list(self._known.values())
             parts = [piece for r in records for piece in (sp.pack_record(r.kind, r.lsn, len(r.payload)), r.payload)]
             safe = spool.written_safe
             spool.append(sp.encode_block(parts, len(records), safe, safe, safe), safe)
+        self._described = True
 
-    def _throttle(self, connection: ReplicationConnection, spool: sp.SpoolWriter) -> None:
-        """Above ``spool_max_bytes``: read no more until the target has caught up, but keep the walsender alive. A single transaction may
-        exceed the limit, because only whole ones can be removed."""
+    def _make_room(self, connection: ReplicationConnection, spool: sp.SpoolWriter) -> None:
+        """Begin a new segment; above ``spool_max_bytes`` read no more until the target has caught up, but keep the walsender alive. A single
+        transaction may exceed the limit, because only whole ones can be removed."""
         limit = self._spec.changes.spool_max_bytes
-        self._rotate(spool)
+        spool.begin_segment()
+        self._described = False
+        if spool.size <= limit:
+            return
+        self._patiently(connection, spool, lambda: self._describe(spool))
         while True:
             spool.remove_before(self._applied)
             if spool.size <= limit:
@@ -263,17 +271,25 @@ class Receiver:
         self._tell(spool, paused="")
 
     def _write(self, connection: ReplicationConnection, spool: sp.SpoolWriter, block: bytes, safe: int) -> None:
-        """Write ``block``; a full disk pauses the stream and is said, until there is room."""
+        """Write ``block``, at the start of a segment after the descriptions."""
+        if not self._described:
+            self._patiently(connection, spool, lambda: self._describe(spool))
+        self._patiently(connection, spool, lambda: spool.append(block, safe))
+
+    def _patiently(self, connection: ReplicationConnection, spool: sp.SpoolWriter, write: t.Callable[[], None]) -> None:
+        """Write; a full disk pauses the stream and is said, until there is room.
+
+        :raises StreamError: PGM4012 if the disk fails otherwise.
+        """
         paused = False
         while True:
             try:
-                spool.append(block, safe)
+                write()
                 break
             except OSError as exc:
                 if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise StreamError(
-                        f"The spool in {self._folder} cannot be written: {exc}", code="PGM4012", hint="Check the runtime host's disk."
-                    ) from exc
+                    hint = "Check the runtime host's disk."
+                    raise StreamError(f"The spool in {self._folder} cannot be written: {exc}", code="PGM4012", hint=hint) from exc
                 paused = True
                 self._tell(spool, paused=f"no room on the disk of {self._folder}")
                 spool.remove_before(self._applied)

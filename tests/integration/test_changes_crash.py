@@ -1,0 +1,213 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Receiver and applier killed, servers restarted, connections cut at random bytes, all under load: every row arrives once (laws 3 and 4)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+import psycopg
+import pytest
+import servers as lab
+from changelab import StreamLab
+from pair import Login
+
+from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+
+DDL = """CREATE TABLE t (id int PRIMARY KEY, v int, x text); CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL;
+CREATE TABLE log (id bigserial PRIMARY KEY, t int)"""
+ROWS = "INSERT INTO t SELECT g, 0, 'x' FROM generate_series(1, 200) g"
+KILLS = int(os.environ.get("PG_MIGRATION_KILLS", "8"))
+
+
+class Load(threading.Thread):
+    """Steady changes, through restarts of the source."""
+
+    def __init__(self, open_: t.Callable[[], psycopg.Connection[t.Any]], seed: int) -> None:
+        super().__init__(daemon=True)
+        self.open, self.random, self.done = open_, random.Random(seed), threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            try:
+                with self.open() as conn:
+                    while not self.done.is_set():
+                        self.once(conn)
+            except psycopg.Error:
+                time.sleep(0.1)
+
+    def once(self, conn: psycopg.Connection[t.Any]) -> None:
+        key = self.random.randrange(1, 201)
+        with contextlib.suppress(psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation), conn.transaction():
+            conn.execute("UPDATE t SET v = v + 1, x = x || %s WHERE id = %s AND length(x) < 200", [str(key), key])
+            conn.execute("INSERT INTO log (t) VALUES (%s)", [key])
+            conn.execute("INSERT INTO heap VALUES (%s, 'a'), (%s, 'a')", [key % 5, key % 5])
+            conn.execute("DELETE FROM heap WHERE ctid IN (SELECT ctid FROM heap WHERE a = %s LIMIT 2 FOR UPDATE SKIP LOCKED)", [key % 5])
+            if key % 20 == 0:
+                conn.execute("DELETE FROM t WHERE id = %s", [key])
+                conn.execute("INSERT INTO t VALUES (%s, 0, 'new')", [key])
+            if key % 50 == 0:
+                conn.execute("UPDATE t SET v = v + 1")
+
+
+@pytest.fixture
+def prepared(
+    source: lab.Server,
+    target: lab.Server,
+    owner: Login,
+    admin: Login,
+    source_database: str,
+    target_database: str,
+    spec_factory: t.Callable[..., MigrationSpec],
+    tmp_path: Path,
+) -> t.Iterator[t.Callable[..., tuple[StreamLab, list[Load]]]]:
+    """``prepare(plugin, **overrides)``: a stream that is not running, and writers that are."""
+    made: list[tuple[StreamLab, list[Load]]] = []
+
+    def prepare(plugin: str, **overrides: t.Any) -> tuple[StreamLab, list[Load]]:
+        for server, login in ((source, owner), (target, admin)):
+            with server.connect(source_database, login.name, login.password) as conn:
+                conn.execute(DDL)
+                conn.execute(ROWS)
+        changes = {"batch_rows": 300, "segment_bytes": 200_000, "heartbeat": 0.5}
+        stream = StreamLab(spec_factory("crash", [source_database], changes=changes, **overrides), tmp_path / "spool", plugin)
+        loads = [Load(lambda: source.connect(source_database, owner.name, owner.password), seed) for seed in range(4)]
+        made.append((stream, loads))
+        return stream, loads
+
+    yield prepare
+    for stream, loads in made:
+        for load in loads:
+            load.done.set()
+        stream.close()
+
+
+def finish(stream: StreamLab, loads: list[Load]) -> None:
+    """End the writers, drain, compare."""
+    for load in loads:
+        load.done.set()
+    for load in loads:
+        load.join(30)
+    stream.drain_by_position(60)
+    assert stream.differences() == {}
+
+
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+def test_killed_at_random(prepared: t.Callable[..., t.Any], plugin: str) -> None:
+    """SIGKILL of receiver and applier, again and again."""
+    stream, loads = prepared(plugin)
+    dice = random.Random(plugin)
+    for role in ("receive", "apply"):
+        stream.spawn(role)
+    for dummy in range(KILLS):
+        time.sleep(dice.uniform(0.3, 1.2))
+        role = dice.choice(["receive", "apply"])
+        stream.kill(role)
+        stream.spawn(role)
+    finish(stream, loads)
+
+
+def test_servers_restart(prepared: t.Callable[..., t.Any], source: lab.Server, target: lab.Server) -> None:
+    """The target crashes, the source restarts: the stream comes back by itself."""
+    stream, loads = prepared("pgoutput")
+    for role in ("receive", "apply"):
+        stream.spawn(role)
+    time.sleep(1.0)
+    target.crash()
+    target.start()
+    time.sleep(1.0)
+    source.restart()
+    time.sleep(1.0)
+    finish(stream, loads)
+
+
+class Cutter(threading.Thread):
+    """A TCP proxy that cuts each connection after a random number of bytes."""
+
+    def __init__(self, host: str, port: int, seed: int, fewest: int, most: int) -> None:
+        super().__init__(daemon=True)
+        self.address, self.random, self.cutting = (host, port), random.Random(seed), True
+        self.cuts, self.fewest, self.most = 0, fewest, most
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, dummy = self.socket.accept()
+                server = socket.create_connection(self.address)
+            except OSError:
+                return
+            pair = [client, server]
+            left = [self.random.randrange(self.fewest, self.most)]
+            for a, b in ((client, server), (server, client)):
+                threading.Thread(target=self.relay, args=(a, b, pair, left), daemon=True).start()
+
+    def relay(self, a: socket.socket, b: socket.socket, pair: list[socket.socket], left: list[int]) -> None:
+        with contextlib.suppress(OSError):
+            while data := a.recv(4096):
+                left[0] -= len(data)
+                if self.cutting and left[0] <= 0:
+                    b.sendall(data[: self.random.randrange(len(data))])
+                    self.cuts += 1
+                    break
+                b.sendall(data)
+        for end in pair:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+def test_connections_cut(prepared: t.Callable[..., t.Any], source: lab.Server, target: lab.Server, plugin: str) -> None:
+    """Both connections cut after random numbers of bytes."""
+    near, far = Cutter(source.host, source.port, 1, 20_000, 120_000), Cutter(target.host, target.port, 2, 15_000, 60_000)
+    near.cutting = far.cutting = False
+    stream, loads = prepared(plugin, source={"port": near.port}, target={"port": far.port})
+    near.cutting = far.cutting = True
+    for role in ("receive", "apply"):
+        stream.spawn(role)
+    time.sleep(6)
+    near.cutting = far.cutting = False
+    assert near.cuts >= 1
+    assert far.cuts >= 1
+    finish(stream, loads)
+
+
+def test_lost_slot_and_lost_spool_are_told(prepared: t.Callable[..., t.Any], source: lab.Server, tmp_path: Path) -> None:
+    """What no waiting cures ends the stream with the reason: the slot is gone, or the spool does not join it."""
+    stream, loads = prepared("pgoutput")
+    stream.start()
+    stream.drain()
+    stream.stop.set()
+    for thread in stream.threads:
+        thread.join(20)
+    for path in stream.folder.glob("*.seg"):
+        path.unlink()
+    for load in loads:
+        load.done.set()
+        load.join(20)
+    stream.stop.clear()
+    stream.receive()
+    stream.apply()
+    deadline = time.monotonic() + 20
+    time.sleep(1.0)
+    source.execute(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{stream.slot}' AND active")
+    while not stream.errors:
+        with contextlib.suppress(psycopg.Error):
+            source.execute(
+                f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{stream.slot}' AND NOT active"
+            )
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert all(isinstance(error, MigrationError) for error in stream.errors)
+    assert {error.code for error in stream.errors if isinstance(error, MigrationError)} <= {"PGM4001", "PGM4004", "PGM4011"}
