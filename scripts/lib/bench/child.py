@@ -1,0 +1,67 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""One part of the project in a process of its own, as the service runs it: base copy, receiver or change stream.
+
+Instructions (with passwords) come as one line of JSON; the closed input is the order to end.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import typing as t
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
+import conftest  # noqa: F401  the checkout as a collection
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.receiver import Receiver
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.stream import ChangeStream
+from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger
+from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.session import connect
+from ansible_collections.pgops.migration.plugins.module_utils._engine.service.prepare import HeldSnapshot
+from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import PluginChoice
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+
+
+def quiet(dummy: dict[str, t.Any]) -> None:
+    """Nobody listens to progress here."""
+
+
+def copy(spec: MigrationSpec, database: str, workdir: Path, stop: threading.Event) -> None:
+    """The whole base copy under a snapshot of its own."""
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.basecopy import BaseCopy, CopyJob
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.schema import prepare_target
+
+    snapshot = HeldSnapshot(spec, database)
+    prepare_target(spec, database)
+    with connect(spec.target, database) as conn:
+        Ledger(conn).create(spec.key)
+    job = CopyJob(spec=spec, database=database, workdir=workdir, snapshot=snapshot.snapshot, start_lsn=snapshot.consistent_point)
+    BaseCopy(job, quiet, snapshot.close, stop).run()
+
+
+def main() -> int:
+    """Read the instructions, obey."""
+    told = json.loads(sys.stdin.readline())
+    spec, stop = MigrationSpec.from_dict(told["spec"]), threading.Event()
+    database, folder = told["database"], Path(told["folder"])
+    if told["role"] == "copy":
+        copy(spec, database, folder, stop)
+        return 0
+    choice = PluginChoice(**told["choice"])
+    part: Receiver | ChangeStream
+    if told["role"] == "receive":
+        part = Receiver(spec, database, told["slot"], choice, folder, quiet, stop)
+    else:
+        part = ChangeStream(spec, database, choice, folder, quiet, stop)
+    thread = threading.Thread(target=part.run)
+    thread.start()
+    sys.stdin.read()
+    stop.set()
+    thread.join(30)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
