@@ -78,6 +78,11 @@ def test_a_second_plan_is_empty(databases: int, used: int, senders: int, level: 
     assert plan_cdc(after, Usage(used, senders), databases, wal_sender_timeout="0") == []
 
 
+def test_our_own_slots_are_no_reason_to_ask_for_more() -> None:
+    assert plan_cdc(present("logical", 4, 4), Usage(2, 0, ours=2), 2) == []
+    assert {c.desired for c in plan_cdc(present("logical", 4, 4), Usage(2, 0, ours=5), 2)} == {"7"}
+
+
 @pytest.mark.parametrize("level", ["minimal", "archive", "hot_standby", "replica"])
 def test_wal_level_is_raised_and_needs_a_restart(level: str) -> None:
     change = plan_cdc(present(level, 9, 9), Usage(), 1)[0]

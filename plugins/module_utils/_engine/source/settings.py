@@ -14,7 +14,7 @@ import typing as t
 
 from ..errors import MigrationError
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import APPLICATION, quote_literal
+from ..postgres.identifiers import APPLICATION, PREFIX, quote_literal
 
 NAMES = ("wal_level", "max_replication_slots", "max_wal_senders", "wal_sender_timeout")
 INCLUDE_FILE = "pg_migration_cdc.conf"
@@ -45,12 +45,13 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """What is taken on the source by others: ``slots`` in use, ``senders`` connected (physical standbys among them), and the names of
-    logical slots that nobody reads (``stale``)."""
+    """What is taken on the source by others: ``slots`` in use, ``senders`` connected (physical standbys among them), the names of
+    logical slots that nobody reads (``stale``); and how many slots are ours already (``ours``)."""
 
     slots: int = 0
     senders: int = 0
     stale: tuple[str, ...] = ()
+    ours: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +157,7 @@ def plan_cdc(
     level = settings["wal_level"].value if "wal_level" in settings else ""
     if LEVELS.get(level, 0) < LEVELS["logical"]:
         add("wal_level", "logical", "logical decoding reads changes from the WAL")
+    databases = max(databases, usage.ours)
     slots = wanted_slots(number("max_replication_slots"), usage.slots, databases, margin)
     beside = f" + {margin} spare" if margin else ""
     add("max_replication_slots", str(slots), f"{usage.slots} in use + {databases} for this migration{beside}, at least 2")
@@ -173,10 +175,10 @@ def plan_settings(
     wal_sender_timeout: str | None = None,
     margin: int = 0,
     *,
-    ours: t.Collection[str] = (),
+    ours: t.Collection[str] | None = None,
 ) -> list[SettingChange]:
-    """:func:`plan_cdc` for the server of ``conn``. ``ours`` are the names of slots that this migration made already: they are not
-    counted as used, so that a second run plans nothing."""
+    """:func:`plan_cdc` for the server of ``conn``. ``ours`` are the names of slots that this migration made already, None for every slot
+    with our prefix: they are not counted as used, so that a run during the migration plans nothing."""
     return plan_cdc(read_settings(conn), read_usage(conn, ours), databases, wal_sender_timeout=wal_sender_timeout, margin=margin)
 
 
@@ -223,18 +225,18 @@ def _file_values(conn: psycopg.Connection[t.Any], names: t.Sequence[str]) -> dic
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
-def read_usage(conn: psycopg.Connection[t.Any], ours: t.Collection[str] = ()) -> Usage:
+def read_usage(conn: psycopg.Connection[t.Any], ours: t.Collection[str] | None = None) -> Usage:
     """Slots and senders that are taken by others than us, and slots that nobody reads.
 
-    Our own sessions are known by their ``application_name``.
+    :param ours: names of our slots; None: each that begins with our prefix. Our sessions are known by their ``application_name``.
     """
     rows = conn.execute("SELECT slot_name::text, slot_type, active FROM pg_replication_slots ORDER BY 1").fetchall()
-    others = [row for row in rows if row[0] not in ours]
+    others = [row for row in rows if (row[0] not in ours if ours is not None else not row[0].startswith(PREFIX))]
     senders = conn.execute(
         "SELECT count(*) FROM pg_stat_replication WHERE coalesce(application_name, '') NOT LIKE %s", [f"{APPLICATION}%"]
     ).fetchone()
     stale = tuple(name for name, kind, active in others if kind == "logical" and not active)
-    return Usage(slots=len(others), senders=int(senders[0]) if senders else 0, stale=stale)
+    return Usage(slots=len(others), senders=int(senders[0]) if senders else 0, stale=stale, ours=len(rows) - len(others))
 
 
 def include_text(changes: t.Sequence[SettingChange], present: t.Mapping[str, Setting]) -> str:
