@@ -33,9 +33,11 @@ def database_actions(
     for (role, where), values in wanted.settings.items():
         if where == database and role and role in present.roles and not rights.why_not_manage(present.roles[role]):
             actions += settings_actions(role, database, values, present, parameters, skipped)
-    owner = conns[1].execute(
-        "SELECT pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = %s", [database]
-    ).fetchone()
+    owner = (
+        conns[1]
+        .execute("SELECT pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = %s", [database])
+        .fetchone()
+    )
     if owner is None:
         skipped.append(Skipped("database", database, "does not exist on the target"))
         return []

@@ -62,6 +62,7 @@ class State:
     :ivar passwords: can verifiers be read?
     :ivar settings: by (role, database), either of them empty for "any": parameter to value.
     :ivar parameters: parameter grants of 15 and later: (parameter, grantee) to {privilege: with grant option}.
+    :ivar grants: every single grant of a membership, with its one grantor.
     :ivar owned: the memberships whose grantor is the login itself, with their options (16 and later).
     """
 
@@ -70,6 +71,7 @@ class State:
     passwords: bool
     roles: dict[str, Role]
     memberships: dict[tuple[str, str], Membership]
+    grants: tuple[Membership, ...]
     owned: dict[tuple[str, str], Membership]
     settings: dict[tuple[str, str], dict[str, str]]
     parameters: dict[tuple[str, str], dict[str, bool]]
@@ -93,14 +95,15 @@ def read_state(conn: psycopg.Connection[t.Any]) -> State:
     """The globals of the server behind ``conn``; reads only."""
     version = int(conn.info.server_version)
     user, passwords = _one(conn, "SELECT current_user::text, has_table_privilege('pg_catalog.pg_authid', 'SELECT')")
-    merged, owned = _memberships(conn, version, user)
+    grants = _grants(conn, version)
     return State(
         version,
         user,
         bool(passwords),
         _roles(conn, bool(passwords)),
-        merged,
-        owned,
+        _merge(grants),
+        grants,
+        {(grant.role, grant.member): grant for grant in grants if grant.grantors == (user,)},
         _settings(conn),
         _parameters(conn) if version >= 150000 else {},
         tuple(row[0] for row in conn.execute("SELECT spcname::text FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY 1")),
@@ -124,32 +127,31 @@ def _roles(conn: psycopg.Connection[t.Any], passwords: bool) -> dict[str, Role]:
     return {row[0]: Role(*row) for row in rows}
 
 
-def _memberships(
-    conn: psycopg.Connection[t.Any], version: int, user: str
-) -> tuple[dict[tuple[str, str], Membership], dict[tuple[str, str], Membership]]:
+def _grants(conn: psycopg.Connection[t.Any], version: int) -> tuple[Membership, ...]:
     options = "m.inherit_option, m.set_option" if version >= 160000 else "NULL::bool, NULL::bool"
     rows = conn.execute(f"""
         SELECT r.rolname::text, u.rolname::text, m.admin_option, {options}, coalesce(g.rolname::text, '')
           FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
           LEFT JOIN pg_roles g ON g.oid = m.grantor ORDER BY 1, 2, 6""")
+    return tuple(Membership(role, member, admin, inherit, settable, (grantor,)) for role, member, admin, inherit, settable, grantor in rows)
+
+
+def _merge(grants: t.Iterable[Membership]) -> dict[tuple[str, str], Membership]:
+    """What a member has by all of its grants together."""
     merged: dict[tuple[str, str], Membership] = {}
-    owned: dict[tuple[str, str], Membership] = {}
-    for role, member, admin, inherit, settable, grantor in rows:
-        one = Membership(role, member, admin, inherit, settable, (grantor,))
-        if grantor == user:
-            owned[role, member] = one
-        before = merged.get((role, member))
+    for one in grants:
+        before = merged.get((one.role, one.member))
         if before is not None:
             one = Membership(
-                role,
-                member,
-                before.admin or admin,
-                None if inherit is None else bool(before.inherit or inherit),
-                None if settable is None else bool(before.set or settable),
-                (*before.grantors, grantor),
+                one.role,
+                one.member,
+                before.admin or one.admin,
+                None if one.inherit is None else bool(before.inherit or one.inherit),
+                None if one.set is None else bool(before.set or one.set),
+                before.grantors + one.grantors,
             )
-        merged[role, member] = one
-    return merged, owned
+        merged[one.role, one.member] = one
+    return merged
 
 
 def _settings(conn: psycopg.Connection[t.Any]) -> dict[tuple[str, str], dict[str, str]]:

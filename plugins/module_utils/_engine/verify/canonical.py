@@ -160,7 +160,7 @@ class Method:
         """SQL of the signed 64-bit hash of a row of canonical ``expressions``; never NULL."""
         row = f"ROW({', '.join(expressions)})"
         if self.hashing == "record":
-            return f"hashtextextended(hash_record_extended({row}, 0)::text COLLATE \"C\", 0)"
+            return f'hashtextextended(hash_record_extended({row}, 0)::text COLLATE "C", 0)'
         if self.hashing == "text":
             return f'hashtextextended({row}::text COLLATE "C", 0)'
         return f"('x' || substr(md5({row}::text), 1, 16))::bit(64)::bigint"

@@ -84,20 +84,20 @@ def _queries(version: int) -> list[str]:
               JOIN pg_type ty ON ty.oid = a.atttypid LEFT JOIN pg_attrdef ad ON ad.adrelid = c.oid AND ad.adnum = a.attnum
               LEFT JOIN pg_collation co ON co.oid = a.attcollation
              WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v', 'c') AND a.attnum > 0 AND NOT a.attisdropped AND {USER_SCHEMAS}
-               AND {_free('pg_class', 'c.oid')}""",
+               AND {_free("pg_class", "c.oid")}""",
         f"""SELECT 'index', format('%I.%I', n.nspname, x.relname),
                    pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisvalid THEN '' ELSE ' INVALID' END
               FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
               JOIN pg_namespace n ON n.oid = x.relnamespace
-             WHERE {USER_SCHEMAS} AND c.relkind IN ('r', 'p', 'm') AND {_free('pg_class', 'c.oid')}""",
+             WHERE {USER_SCHEMAS} AND c.relkind IN ('r', 'p', 'm') AND {_free("pg_class", "c.oid")}""",
         f"""SELECT 'constraint', {name} || format('.%I', o.conname), pg_get_constraintdef(o.oid)
                    || CASE WHEN o.convalidated THEN '' ELSE ' not validated' END
               FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE {USER_SCHEMAS} AND o.contype NOT IN ('n', 't') AND {_free('pg_class', 'c.oid')}""",
+             WHERE {USER_SCHEMAS} AND o.contype NOT IN ('n', 't') AND {_free("pg_class", "c.oid")}""",
         f"""SELECT 'trigger', {name} || format('.%I', g.tgname),
                    replace(pg_get_triggerdef(g.oid), 'EXECUTE PROCEDURE', 'EXECUTE FUNCTION') || ' ' || g.tgenabled::text
               FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE NOT g.tgisinternal AND {USER_SCHEMAS} AND {_free('pg_class', 'c.oid')}""",
+             WHERE NOT g.tgisinternal AND {USER_SCHEMAS} AND {_free("pg_class", "c.oid")}""",
         f"SELECT 'view', {name}, md5(pg_get_viewdef(c.oid)) {relations} AND c.relkind IN ('v', 'm')",
         f"""SELECT 'function', format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
                    {function_kind} || ' ' || l.lanname || ' ' || p.provolatile::text
@@ -105,20 +105,20 @@ def _queries(version: int) -> list[str]:
                    || CASE WHEN p.proisstrict THEN ' strict' ELSE '' END || ' returns ' || coalesce(pg_get_function_result(p.oid), '')
                    || ' ' || md5(coalesce({body}, '')) || coalesce(' ' || array_to_string(p.proconfig, ' '), '')
               FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
-             WHERE {USER_SCHEMAS} AND {_free('pg_proc', 'p.oid')}""",
+             WHERE {USER_SCHEMAS} AND {_free("pg_proc", "p.oid")}""",
         f"""SELECT 'enum', format('%I.%I', n.nspname, ty.typname),
                    (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = ty.oid)
               FROM pg_type ty JOIN pg_namespace n ON n.oid = ty.typnamespace WHERE ty.typtype = 'e' AND {USER_SCHEMAS}
-               AND {_free('pg_type', 'ty.oid')}""",
+               AND {_free("pg_type", "ty.oid")}""",
         f"""SELECT 'domain', format('%I.%I', n.nspname, ty.typname), format_type(ty.typbasetype, ty.typtypmod)
                    || CASE WHEN ty.typnotnull THEN ' not null' ELSE '' END || coalesce(' default ' || ty.typdefault, '')
                    || coalesce((SELECT string_agg(' ' || pg_get_constraintdef(o.oid) || o.convalidated::text, '' ORDER BY o.conname)
                                   FROM pg_constraint o WHERE o.contypid = ty.oid AND o.contype <> 'n'), '')
               FROM pg_type ty JOIN pg_namespace n ON n.oid = ty.typnamespace WHERE ty.typtype = 'd' AND {USER_SCHEMAS}
-               AND {_free('pg_type', 'ty.oid')}""",
+               AND {_free("pg_type", "ty.oid")}""",
         f"""SELECT 'rule', {name} || format('.%I', r.rulename), md5(pg_get_ruledef(r.oid)) || r.ev_enabled::text
               FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE r.rulename <> '_RETURN' AND {USER_SCHEMAS} AND {_free('pg_class', 'c.oid')}""",
+             WHERE r.rulename <> '_RETURN' AND {USER_SCHEMAS} AND {_free("pg_class", "c.oid")}""",
         f"""SELECT 'policy', {name} || format('.%I', p.polname), p.polcmd::text || ' ' || coalesce(pg_get_expr(p.polqual, c.oid), '') || ' '
                    || coalesce(pg_get_expr(p.polwithcheck, c.oid), '')
               FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {USER_SCHEMAS}""",
@@ -129,5 +129,5 @@ def _queries(version: int) -> list[str]:
                    || format(' start %s increment %s min %s max %s cache %s', s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache)
                    || CASE WHEN s.seqcycle THEN ' cycle' ELSE '' END
               FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE {USER_SCHEMAS} AND c.relpersistence <> 't' AND {_free('pg_class', 'c.oid')}""")
+             WHERE {USER_SCHEMAS} AND c.relpersistence <> 't' AND {_free("pg_class", "c.oid")}""")
     return queries
