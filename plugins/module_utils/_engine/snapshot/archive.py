@@ -19,7 +19,8 @@ from ..postgres.identifiers import PREFIX, SCHEMA, quote_ident
 from .tools import Tools, run_tool
 
 POST_DATA = (
-    "INDEX ATTACH", "INDEX", "CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "ROW SECURITY", "EVENT TRIGGER",
+    "INDEX ATTACH", "INDEX", "CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "ROW SECURITY",
+    "EVENT TRIGGER",
     "PUBLICATION TABLES IN SCHEMA", "PUBLICATION TABLE", "PUBLICATION", "SUBSCRIPTION TABLE", "SUBSCRIPTION", "STATISTICS", "DEFAULT ACL",
     "MATERIALIZED VIEW DATA",
 )  # fmt: skip
@@ -36,7 +37,9 @@ _LINE = re.compile(r"(\d+); (\d+) (\d+) (.+)")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One line of the table of contents. ``catalog`` and ``oid`` are the source's (0 for comments and grants); ``rest``: schema, name, owner."""
+    """One line of the table of contents. ``catalog`` and ``oid`` are the source's (0 for comments and
+    grants); ``rest`` is schema, name and owner, the last of which may be empty.
+    """
 
     line: str
     catalog: int
@@ -57,7 +60,7 @@ def parse_contents(text: str) -> list[Entry]:
         tail = match[4]
         kind = next((k for k in _KINDS if tail == k or tail.startswith(k + " ")), tail.split(" ", 1)[0])
         post = post or kind in POST_DATA
-        entries.append(Entry(line, int(match[2]), int(match[3]), kind, tail[len(kind) :].strip(), post))
+        entries.append(Entry(line, int(match[2]), int(match[3]), kind, tail[len(kind) :].lstrip(), post))
     return entries
 
 

@@ -178,15 +178,15 @@ class BaseCopy:
                 if not lost:
                     break
                 pending = [table for table in pending if table.qualified in lost]
+                names = ", ".join(sorted(table.label for table in pending)[:5])
+                reason = next(iter(lost.values()))
                 if self._renew is None or round_ == RENEWALS:
                     raise CopyError(
-                        f"Could not copy {', '.join(sorted(t_.label for t_ in pending)[:5])} under the snapshot: {next(iter(lost.values()))}.",
+                        f"Could not copy {names} under the snapshot: {reason}.",
                         code="PGM3009",
-                        hint="Run the playbook again: these tables are copied under a new snapshot; avoid TRUNCATE and ALTER TABLE until then.",
+                        hint="Run the playbook again: these tables get a new snapshot; avoid TRUNCATE and ALTER TABLE until then.",
                     )
-                self._progress.note(
-                    f"Copied again under a new snapshot: {', '.join(sorted(t_.label for t_ in pending))} ({next(iter(lost.values()))})."
-                )
+                self._progress.note(f"Copied under a new snapshot: {names} ({reason}).")
                 fresh = self._renew()
                 snapshot, start_lsn, release = fresh.snapshot, fresh.consistent_point, _Once(fresh.close)
                 source = self._under_snapshot(open_, snapshot)
@@ -222,14 +222,14 @@ class BaseCopy:
             if done and len(done) == done[0].chunks:
                 complete += 1
                 done_chunks += done[0].chunks
-                done_bytes += item.table.bytes
+                done_bytes += item.bytes
                 if done[0].start_lsn != start_lsn:
                     older.append(item.table.label)
                 if first:
                     builder.table_complete(item.table.oid)
                 continue
             kept = {chunk.chunk for chunk in done if chunk.start_lsn == start_lsn and chunk.chunks == len(item.chunks)}
-            if len(item.chunks) > 1 and not kept:
+            if not kept and (done or len(item.chunks) > 1):
                 self._empty(control, item.table.qualified)
             done_chunks += len(kept)
             done_bytes += sum(chunk.bytes for chunk in item.chunks if chunk.number in kept)
@@ -238,14 +238,15 @@ class BaseCopy:
             if older and not self._spec.online:
                 self._progress.note(f"{len(older)} tables were copied by an earlier run and are as of its snapshot, not of this one's.")
             self._progress.set(
-                tables_queued=len(planned) - complete, tables_complete=complete, tables_loading=0, tables_errored=0, chunks_done=done_chunks,
-                chunks_total=sum(len(item.chunks) for item in planned), bytes_total=sum(item.table.bytes for item in planned),
+                tables_queued=len(planned) - complete, tables_complete=complete, tables_loading=0, tables_errored=0,
+                chunks_done=done_chunks,
+                chunks_total=sum(len(item.chunks) for item in planned), bytes_total=sum(item.bytes for item in planned),
                 bytes_done=done_bytes, rows_done=sum(chunk.rows for done in have.values() for chunk in done),
             )  # fmt: skip
         return plan.bundle(left)
 
     def _empty(self, control: psycopg.Connection[t.Any], relation: str) -> None:
-        """Empty a table that is copied in several chunks; whole tables are emptied in their own transaction."""
+        """Empty a table that is copied in several chunks, or was in part; else it is emptied in the transaction of its rows."""
         with control.transaction():
             control.execute(f"TRUNCATE ONLY {relation}".encode())
             control.execute(f"DELETE FROM {SCHEMA}.chunk WHERE relation = %s", [relation])

@@ -93,7 +93,8 @@ def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[
         query = " UNION ALL ".join(f"SELECT {quote_literal(name)}::text, last_value::bigint, is_called FROM {name}" for name in part)
         values = source.execute(query.encode()).fetchall()
         target.execute(
-            "SELECT count(pg_catalog.setval(s.name::regclass, s.value, s.called)) FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)",
+            "SELECT count(pg_catalog.setval(s.name::regclass, s.value, s.called))"
+            " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)",
             [[v[0] for v in values], [v[1] for v in values], [v[2] for v in values]],
         )
     return len(names)
@@ -150,9 +151,8 @@ def copy_database_properties(source: psycopg.Connection[t.Any], target: psycopg.
         statements.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
     for grantee, privileges, grantable in grants:
         if not grantee or grantee in known:
-            statements.append(
-                f"GRANT {privileges} ON DATABASE {name} TO {quote_ident(grantee) if grantee else 'PUBLIC'}{' WITH GRANT OPTION' if grantable else ''}"
-            )
+            to = quote_ident(grantee) if grantee else "PUBLIC"
+            statements.append(f"GRANT {privileges} ON DATABASE {name} TO {to}{' WITH GRANT OPTION' if grantable else ''}")
     notes = []
     for statement in statements:
         try:

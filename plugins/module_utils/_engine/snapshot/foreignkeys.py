@@ -41,9 +41,11 @@ def read_foreign_keys(conn: psycopg.Connection[t.Any]) -> list[ForeignKey]:
     that refers to one leaves the keys to its partitions not valid (seen on 15): the archive makes these."""
     own = "con.conparentid = 0" if conn.info.server_version >= 110000 else "true"
     rows = conn.execute(
-        f"SELECT con.oid, n.nspname::text, c.relname::text, con.conname::text, pg_get_constraintdef(con.oid), con.convalidated, pg_relation_size(c.oid)"
+        f"SELECT con.oid, n.nspname::text, c.relname::text, con.conname::text, pg_get_constraintdef(con.oid), con.convalidated,"
+        f" pg_relation_size(c.oid)"
         f" FROM pg_constraint con JOIN pg_class c ON c.oid = con.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-        f" WHERE con.contype = 'f' AND c.relkind = 'r' AND (SELECT r.relkind FROM pg_class r WHERE r.oid = con.confrelid) = 'r' AND {own} AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION} ORDER BY con.oid"
+        f" WHERE con.contype = 'f' AND c.relkind = 'r' AND (SELECT r.relkind FROM pg_class r WHERE r.oid = con.confrelid) = 'r'"
+        f" AND {own} AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION} ORDER BY con.oid"
     )
     return [ForeignKey(*row) for row in rows]
 
@@ -53,7 +55,8 @@ def add_foreign_keys(conn: psycopg.Connection[t.Any], pool: TargetPool, keys: t.
     have = {
         (schema, table, name): valid
         for schema, table, name, valid in conn.execute(
-            "SELECT n.nspname::text, c.relname::text, k.conname::text, k.convalidated FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
+            "SELECT n.nspname::text, c.relname::text, k.conname::text, k.convalidated"
+            " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
             " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'f'"
         )
     }

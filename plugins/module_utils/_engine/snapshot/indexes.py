@@ -31,15 +31,19 @@ SMALL = 16 << 20
 _INDEXES = """
     SELECT i.indrelid, i.indexrelid, n.nspname::text, t.relname::text, c.relname::text, pg_get_indexdef(i.indexrelid), i.indisvalid,
            coalesce(con.oid, 0), coalesce(con.contype::text, ''), pg_get_constraintdef(con.oid), coalesce(con.condeferrable, false),
-           coalesce(con.condeferred, false), i.indisclustered, i.indisreplident, coalesce(pg_relation_size(i.indexrelid), 0), am.amname::text,
-           ARRAY(SELECT a.attnum || ' SET STATISTICS ' || a.attstattarget FROM pg_attribute a WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0)
-      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+           coalesce(con.condeferred, false), i.indisclustered, i.indisreplident, coalesce(pg_relation_size(i.indexrelid), 0),
+           am.amname::text,
+           ARRAY(SELECT a.attnum || ' SET STATISTICS ' || a.attstattarget FROM pg_attribute a
+                  WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0)
+      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+      JOIN pg_namespace n ON n.oid = t.relnamespace
       JOIN pg_am am ON am.oid = c.relam
       LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid AND con.contype IN ('p', 'u', 'x')
      WHERE i.indrelid = ANY(%s) ORDER BY i.indexrelid"""
 
 _PRESENT = """
-    SELECT n.nspname::text, c.relname::text, i.indisvalid, EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))
+    SELECT n.nspname::text, c.relname::text, i.indisvalid,
+           EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))
       FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')"""
 
@@ -127,18 +131,28 @@ def session_setup(conn: psycopg.Connection[t.Any], jobs: int) -> str:
     A server's memory cannot be asked for; ``shared_buffers`` is a quarter of it by the manual's advice (20.4.1). All builders
     together get half of that, each at least what the server would give it and 256 MB.
     """
-    row = conn.execute("SELECT max(setting::bigint) FILTER (WHERE name = 'shared_buffers') * 8, max(setting::bigint) FILTER (WHERE name ~ '^maint')"
-                       " FROM pg_settings WHERE name IN ('shared_buffers', 'maintenance_work_mem')").fetchone()  # fmt: skip
+    row = conn.execute(
+        "SELECT max(setting::bigint) FILTER (WHERE name = 'shared_buffers') * 8, max(setting::bigint) FILTER (WHERE name ~ '^maint')"
+        " FROM pg_settings WHERE name IN ('shared_buffers', 'maintenance_work_mem')"
+    ).fetchone()
     shared, own = (int(v or 0) for v in row or (0, 0))
     wanted = max(own, 256 << 10, min(2 << 20, shared // 2 // max(1, jobs)))
-    return f"SET maintenance_work_mem = '{wanted}kB'; SET synchronous_commit = off; SET lock_timeout = '10min'; SET client_min_messages = warning"
+    quiet = "SET synchronous_commit = off; SET lock_timeout = '10min'; SET client_min_messages = warning"
+    return f"SET maintenance_work_mem = '{wanted}kB'; {quiet}"
 
 
 class IndexBuilder:
     """Builds ``indexes`` on the target, each table's when :meth:`table_complete` says so."""
 
-    def __init__(self, spec: MigrationSpec, database: str, indexes: t.Sequence[Index], control: psycopg.Connection[t.Any], progress: Progress,
-                 stop: threading.Event) -> None:  # fmt: skip
+    def __init__(
+        self,
+        spec: MigrationSpec,
+        database: str,
+        indexes: t.Sequence[Index],
+        control: psycopg.Connection[t.Any],
+        progress: Progress,
+        stop: threading.Event,
+    ) -> None:
         self._progress = progress
         self._by_table: dict[int, list[Index]] = {}
         for index in indexes:

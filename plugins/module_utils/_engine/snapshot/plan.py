@@ -50,6 +50,11 @@ class PlannedTable:
     filenode: int
     chunks: tuple[Chunk, ...]
 
+    @property
+    def bytes(self) -> int:
+        """Estimated bytes of all chunks."""
+        return sum(chunk.bytes for chunk in self.chunks)
+
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
@@ -154,7 +159,7 @@ def key_conditions(conn: psycopg.Connection[t.Any], table: Table, pieces: int) -
     column, type_, bounds = row
     picked = [bounds[len(bounds) * i // pieces] for i in range(1, pieces)]
     probe = f"SELECT {quote_ident(column)} AS v FROM ONLY {table.qualified} WHERE false UNION SELECT unnest(%s::text[])::{type_}"
-    ordered = [r[0] for r in conn.execute(f"SELECT v::text FROM ({probe}) x ORDER BY v", [picked])]
+    ordered = [r[0] for r in conn.execute(f"SELECT x.v::text AS shown FROM ({probe}) x ORDER BY x.v", [picked])]
     return [key_condition(column, type_, low, high) for low, high in between(ordered)]
 
 

@@ -149,7 +149,7 @@ class TargetPool:
         words = " ".join(w for w in ((diag.message_primary, diag.message_detail) if diag else ()) if w) or " ".join(str(exc).split())
         hint = "Run the playbook again: what is built stays."
         if state == "23505":
-            hint = "The source holds duplicates that its own index should not allow (a damaged index or a changed collation): find and repair them there."
+            hint = "The source holds duplicates that its index should not allow (damaged, or a changed collation): repair them there."
         if state.startswith("53100"):
             hint = "The target's disk is full: enlarge it and run the playbook again."
         return CopyError(

@@ -122,7 +122,8 @@ def take_back_create(source: psycopg.Connection[t.Any], target: psycopg.Connecti
 def _lacking(target: psycopg.Connection[t.Any], pairs: t.Sequence[tuple[str, str]], plan: RolePlan) -> list[tuple[str, str]]:
     usable = [(s, o) for s, o in pairs if o not in plan.unowned]
     rows = target.execute(
-        "SELECT p.s, p.o FROM unnest(%s::text[], %s::text[]) p(s, o) JOIN pg_namespace n ON n.nspname = p.s JOIN pg_roles r ON r.rolname = p.o"
+        "SELECT p.s, p.o FROM unnest(%s::text[], %s::text[]) p(s, o)"
+        " JOIN pg_namespace n ON n.nspname = p.s JOIN pg_roles r ON r.rolname = p.o"
         " WHERE NOT has_schema_privilege(r.oid, n.oid, 'CREATE')",
         [[s for s, dummy in usable], [o for dummy, o in usable]],
     ).fetchall()
