@@ -55,7 +55,8 @@ SELECT g, g % 100, -g, g % 2 = 0, CASE g % 4 WHEN 0 THEN '' WHEN 1 THEN NULL ELS
     CASE WHEN g % 2 = 0 THEN interval '1 mon' ELSE interval '30 days' END,
     decode(md5(g::text), 'hex'), md5(g::text)::uuid,
     '{"b" : 1,  "a": [1.0, null]}', jsonb_build_object('n', 1.00, 'g', g), '<a b="c">&lt;</a>', 'so "so"', '{sad,NULL,"so \"so\""}',
-    '10.0.0.1/8', '10.0.0.0/8', '08:00:2b:01:02:03', '101', '1100', 12.34, '(-0,0.1)', '((1,2),(3,4.4))', '[(0,0),(1,1.1)]', '((0,0),(1,1),(1,0))',
+    '10.0.0.1/8', '10.0.0.0/8', '08:00:2b:01:02:03', '101', '1100', 12.34, '(-0,0.1)', '((1,2),(3,4.4))', '[(0,0),(1,1.1)]',
+    '((0,0),(1,1),(1,0))',
     '{1,2,3.3}',
     '[(0,0),(1,1)]', '<(1,2),3.3>', 'fat:1A cat:2', 'a & b', int4range(g, g + 5), '[1.10,2.0)', '[2020-01-01 00:00+00,)', g,
     'pg_class', '0/16B3748',
@@ -333,3 +334,24 @@ def test_with_the_rights_of_a_migration(
     with pytest.raises(VerificationFailed, match=r"Could not read t\.hidden on target .* permission denied") as caught:
         verify_database(spec, source_database)
     assert caught.value.sqlstate == "42501"
+
+
+def test_truncated_after_the_snapshot_is_not_called_different(
+    source: lab.Server, target: lab.Server, source_database: str, target_database: str, spec_factory: t.Any, migrator: t.Any, admin: t.Any
+) -> None:
+    """An application may TRUNCATE on the target while the cutover is still being proven; the snapshot sees such a table empty."""
+    for server, login in ((source, migrator), (target, admin)):
+        with server.connect(source_database) as conn:
+            conn.execute("CREATE TABLE scratch AS SELECT generate_series(1, 30) AS id; CREATE TABLE kept AS SELECT 1 AS id")
+            conn.execute(f"ALTER TABLE scratch OWNER TO {login.name}; ALTER TABLE kept OWNER TO {login.name}")
+    spec = spec_factory("truncated", [source_database])
+    with target.connect(source_database) as holder:
+        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        row = holder.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row
+        target.execute("BEGIN; TRUNCATE scratch; INSERT INTO scratch VALUES (7); COMMIT", source_database)
+        result = verify_database(spec, source_database, target_snapshot=row[0])
+    tables = {table.label: table for table in result.tables}
+    assert result.equal and tables["public.kept"].equal
+    assert not tables["public.scratch"].compared and not tables["public.scratch"].equal
+    assert "public.scratch" in result.summary()
