@@ -33,7 +33,8 @@ Report = t.Callable[[dict[str, t.Any]], None]
 @dataclasses.dataclass(frozen=True)
 class TableResult:
     """One table. ``digest`` and ``digest_target`` are 128-bit hexadecimal sums of row hashes; ``differences`` as
-    :meth:`Difference.to_dict` gives them; ``note`` says what is wrong besides rows; ``seconds`` is the time of the slower side."""
+    :meth:`Difference.to_dict` gives them; ``note`` says what is wrong besides rows; ``seconds`` is the time of the slower side.
+    ``compared`` is False where a side was truncated or rewritten after its snapshot; ``equal`` is False then and proves nothing."""
 
     label: str
     rows_source: int
@@ -44,6 +45,7 @@ class TableResult:
     differences: tuple[dict[str, t.Any], ...] = ()
     note: str = ""
     seconds: float = 0.0
+    compared: bool = True
 
     def to_dict(self) -> dict[str, t.Any]:
         """Plain data."""
@@ -75,12 +77,15 @@ class VerifyResult:
 
     def summary(self) -> str:
         """One line for people."""
-        wrong = [table.label for table in self.tables if not table.equal] + [f"sequence {s.label}" for s in self.sequences if not s.equal]
+        lost = [table.label for table in self.tables if not table.compared]
+        wrong = [table.label for table in self.tables if not table.equal and table.compared]
+        wrong += [f"sequence {s.label}" for s in self.sequences if not s.equal]
         if self.large_objects is not None and not self.large_objects.equal:
             wrong.append("large objects")
         counted = f"{len(self.tables)} tables, {self.rows} rows, {len(self.sequences)} sequences in {self.seconds:.1f} s"
         verdict = "equal" if self.equal else f"{len(wrong)} differ: {', '.join(wrong[:5])}"
-        return f"{self.database}: {verdict} ({counted})"
+        lost_too = f"; not comparable, since truncated or rewritten meanwhile: {', '.join(lost)}" if lost else ""
+        return f"{self.database}: {verdict} ({counted}){lost_too}"
 
     def to_dict(self) -> dict[str, t.Any]:
         """Plain data."""
@@ -132,7 +137,7 @@ def verify_database(
             sequences = () if tables else tuple(compare_sequences(source, target, released=bool(target_snapshot)))
             large = None if tables else compare_large_objects(source, target, work.method)
             definitions = tuple(compare_schemas(source.leader, target.leader)) if schema and not tables else ()
-    equal = all(table.equal for table in found) and all(s.equal for s in sequences) and (large is None or large.equal)
+    equal = all(table.equal or not table.compared for table in found) and all(s.equal for s in sequences) and (large is None or large.equal)
     return VerifyResult(database, equal, tuple(found), sequences, large, definitions, time.monotonic() - started, work.method.hashing)
 
 
@@ -181,6 +186,7 @@ class _Comparison:
         self._lock = threading.Lock()
         self._sums: tuple[dict[str, _Sum], dict[str, _Sum]] = ({}, {})
         self._errors: list[BaseException] = []
+        self._rewritten: list[set[int]] = [set(), set()]
         self._bytes = [0, 0]  # total, done
 
     def run(self) -> list[TableResult]:
@@ -200,6 +206,7 @@ class _Comparison:
             raise self._errors[0]
         if self._stop.is_set():
             raise VerificationFailed("The comparison was ended before it was complete.", code="PGM6002")
+        self._rewritten = [side.rewritten() for side in self.sides]
         return sorted([*(self._result(pair) for pair in self._pairs), *self._lone], key=lambda table: table.label)
 
     def _tasks(self, number: int) -> collections.deque[_Task]:
@@ -259,6 +266,10 @@ class _Comparison:
     def _result(self, pair: Pair) -> TableResult:
         ours, theirs = self._sums[0][pair.label], self._sums[1][pair.label]
         same = (ours.rows, ours.total) == (theirs.rows, theirs.total)
+        sides = (pair.source.oid, ours, self._rewritten[0]), (pair.target.oid, theirs, self._rewritten[1])
+        if any(oid in rewritten and not found.rows for oid, found, rewritten in sides):
+            note = "truncated or rewritten after the snapshot, which sees it empty ever since: not compared"
+            return TableResult(pair.label, ours.rows, theirs.rows, False, ours.digest, theirs.digest, note=note, compared=False)
         differences: list[Difference] = []
         if not same:
             target = self.sides[1]

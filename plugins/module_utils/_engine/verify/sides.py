@@ -71,6 +71,13 @@ class Side:
         row = self.leader.execute(query).fetchone()
         return row[0] if row else None
 
+    def rewritten(self) -> set[int]:
+        """Tables that got a new file after the snapshot. Of TRUNCATE and of an ALTER TABLE that rewrites, PostgreSQL keeps no old
+        version: such a table is empty for the snapshot from then on. The query sees the snapshot's catalog, the function today's."""
+        changed = "relfilenode IS DISTINCT FROM pg_relation_filenode(oid)"
+        query = f"SELECT oid FROM pg_class WHERE relkind = 'r' AND relfilenode <> 0 AND {changed}"
+        return {int(row[0]) for row in self.leader.execute(query)}
+
     def session(self) -> psycopg.Connection[t.Any]:
         """One more session under the same snapshot; the caller closes it."""
         conn = self._connect()
