@@ -14,6 +14,8 @@ from .registry import Issue, check, fail, names, ok, warn
 
 LONG_SECONDS = 60.0
 """A transaction on the source that is older than this delays the making of the slot."""
+OLD_TRANSACTIONS = 1_500_000_000
+"""Age of a database's oldest transaction id past which a long snapshot or slot is a danger: PostgreSQL stops at 2^31 (manual 25.1.5)."""
 SHORT_TIMEOUT = 30_000.0
 """A wal_sender_timeout (ms) below this ends the stream at the first pause."""
 
@@ -265,3 +267,19 @@ def long_transactions(ctx: Context) -> t.Iterator[Issue]:
         f"Wait, or as its user or a member of pg_signal_backend: SELECT pg_terminate_backend({rows[0][0]});",
         object=str(rows[0][0]),
     )
+
+
+@check("PGM2113", "age of transaction ids", worst="Warning", remedy="VACUUM FREEZE before the migration")
+def transaction_age(ctx: Context) -> t.Iterator[Issue]:
+    """No database is near the wraparound of transaction ids: a long copy and its slot keep VACUUM from freezing."""
+    query = "SELECT datname::text, pg_catalog.age(datfrozenxid) FROM pg_database WHERE datname = ANY(%s) ORDER BY 2 DESC"
+    rows = ctx.session("source").execute(query, [ctx.databases]).fetchall()
+    old = [row for row in rows if row[1] > OLD_TRANSACTIONS]
+    if old:
+        yield warn(
+            f"oldest transaction ids: {names(f'{database} {age}' for database, age in old)} of 2147483647 possible",
+            f"As the owner or a superuser, before the migration, in {old[0][0]}: VACUUM (FREEZE); no restart.",
+            object=old[0][0],
+        )
+    else:
+        yield ok(f"at most {rows[0][1]}" if rows else "")

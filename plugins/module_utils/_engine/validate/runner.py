@@ -65,6 +65,19 @@ def validate(
     return run.result
 
 
+def wait_until(spec: MigrationSpec, codes: t.Collection[str], *, seconds: float, pause: float = 15.0) -> Report:
+    """:func:`validate` with ``codes`` alone, again and again until none of them fails or ``seconds`` are over; the last report.
+
+    For sources of a provider, whose parameters somebody sets elsewhere and whose restart takes its time (R24).
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        report = validate(spec, only=codes)
+        if report.passed or time.monotonic() + pause > deadline:
+            return report
+        time.sleep(pause)
+
+
 class _Run:
     """One validation under way."""
 
