@@ -171,6 +171,7 @@ from ..module_utils._ansible.argspec import ArgumentSpec
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import migration_options, wait_options
 from ..module_utils._ansible.watch import Status, describe, fail_if_failed, lag, latency, watch
+from ..module_utils._engine.errors import IllegalTransition
 
 if t.TYPE_CHECKING:
     from ..module_utils._engine.service.manager import Manager
@@ -241,6 +242,8 @@ def ensure_absent(module: MigrationModule, manager: Manager, spec: MigrationSpec
         module.result.add(summary=f"no migration {spec.name} to this target", removed=[], dropped=[], kept=[])
         return
     cancel = status["state"] != "Canceled"
+    if status["state"] in ("Succeeded", "ValidationFailed"):
+        raise IllegalTransition(f"{spec.name} is {status['state']} and cannot be canceled.", hint="Nothing is left to cancel.")
     drop = module.params["drop_target"] and bool((status.get("canceled") or {}).get("kept", True))
     module.result.plan(cancel or drop, {"state": status["state"]}, {"state": "Canceled", "databases_dropped": module.params["drop_target"]})
     if not module.check_mode:

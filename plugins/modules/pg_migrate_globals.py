@@ -76,7 +76,7 @@ actions:
       description: The statement, with passwords masked.
       type: str
       sample: CREATE ROLE shop_app LOGIN
-skipped:
+left_out:
   description: What is not brought over, with the reason.
   returned: success
   type: list
@@ -128,7 +128,7 @@ def main() -> t.NoReturn:
         )
         result.plan(bool(plan.actions), plan.before, plan.after)
         actions = [{"kind": action.kind, "name": action.name, "statement": action.statement} for action in plan.actions]
-        result.add(actions=actions, skipped=[str(item) for item in plan.skipped], summary=f"{len(actions)} statements")
+        result.add(actions=actions, left_out=[str(item) for item in plan.skipped], summary=f"{len(actions)} statements")
         if plan.actions and not module.check_mode:
             apply_globals(plan)
     module.exit()

@@ -126,7 +126,7 @@ def main() -> t.NoReturn:
     with module.reporting() as result:
         spec = module.spec()
         require("psycopg")
-        report = validate(spec).to_dict()
+        report = validate(spec, home=Path(module.params["home"])).to_dict()
         lines = finding_lines(report)
         result.add(validation_status=report["status"], report=report, lines=lines, summary=lines[-1])
         if module.params["report_dir"] and not module.check_mode:
