@@ -15,6 +15,7 @@ import typing as t
 from pathlib import Path
 
 from ..errors import MigrationError, StreamError
+from ..globals.plan import apply_globals, plan_database
 from ..migration.ledger import Ledger
 from ..migration.paths import read_json, write_json
 from ..postgres.drivers import psycopg
@@ -128,6 +129,7 @@ def _first_time(spec: MigrationSpec, database: str, work: Path) -> Prepared:
         undo.callback(_undo_target, spec, database)
         with connect(spec.target, database, purpose="prepare") as conn:
             Ledger(conn).create(spec.key)
+        _bring_settings(spec, database)
         plugin = dataclasses.asdict(choice) if choice else None
         write_json(work / MEMORY, {"slot": name, "choice": plugin, "consistent_point": format_lsn(snapshot.consistent_point)})
         undo.pop_all()
@@ -144,9 +146,17 @@ def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any]) -> Prep
         ledger.create(spec.key)
         if ledger.step_done(COPIED):
             return Prepared(memory["slot"], choice, None)
+    _bring_settings(spec, database)
     if choice is None:
         return Prepared(memory["slot"], None, HeldSnapshot(spec, database))
     return Prepared(memory["slot"], choice, renew_snapshot(spec, database, choice))
+
+
+def _bring_settings(spec: MigrationSpec, database: str) -> None:
+    """Settings, comment and privileges of the database itself; never later than the copy, because a cutover's fence takes
+    privileges away on the source."""
+    if spec.globals.enabled:
+        apply_globals(plan_database(spec.source, spec.target, database, fresh=True))
 
 
 def renew_snapshot(spec: MigrationSpec, database: str, choice: PluginChoice) -> Snapshot:
