@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import typing as t
 from pathlib import Path
@@ -63,14 +66,17 @@ def copy(
 
 
 CATALOG = {
-    "relations": "SELECT n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.relispopulated,"
+    "relations": "SELECT n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, c.relrowsecurity,"
+    " c.relforcerowsecurity, c.relispopulated,"
     " pg_get_userbyid(c.relowner), c.relispartition, array_to_string(c.reloptions, ','), obj_description(c.oid, 'pg_class') FROM pg_class c"
     " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {user}",
     "columns": "SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated,"
-    " pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum), a.attstorage, a.attstattarget FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+    " pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum), a.attstorage, a.attstattarget FROM"
+    " pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
     " JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum"
     " WHERE a.attnum > 0 AND NOT a.attisdropped AND {user}",
-    "indexes": "SELECT n.nspname, c.relname, pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisclustered, i.indisreplident, i.indisprimary"
+    "indexes": "SELECT n.nspname, c.relname, pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisclustered,"
+    " i.indisreplident, i.indisprimary"
     " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {user}",
     "constraints": "SELECT n.nspname, k.conname, k.contype, pg_get_constraintdef(k.oid), k.convalidated, k.condeferrable, k.condeferred,"
     " k.conrelid::regclass::text FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace WHERE {user}",
@@ -79,15 +85,18 @@ CATALOG = {
     "policies": "SELECT schemaname, tablename, policyname, permissive, roles::text, cmd, qual, with_check FROM pg_policies",
     "views": "SELECT schemaname, viewname, definition FROM pg_views n WHERE {schemaname}",
     "rules": "SELECT schemaname, tablename, rulename, definition FROM pg_rules n WHERE {schemaname}",
-    "functions": "SELECT n.nspname, p.proname, pg_get_functiondef(p.oid), pg_get_userbyid(p.proowner), p.proacl::text FROM pg_proc p JOIN pg_namespace n"
-    " ON n.oid = p.pronamespace WHERE {user} AND p.prokind <> 'a' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')",
+    "functions": "SELECT n.nspname, p.proname, pg_get_functiondef(p.oid), pg_get_userbyid(p.proowner),"
+    " p.proacl::text FROM pg_proc p JOIN pg_namespace n"
+    " ON n.oid = p.pronamespace WHERE {user} AND p.prokind <> 'a' AND NOT EXISTS (SELECT FROM pg_depend d"
+    " WHERE d.objid = p.oid AND d.deptype = 'e')",
     "statistics": "SELECT stxname, pg_get_statisticsobjdef(oid) FROM pg_statistic_ext",
     "inheritance": "SELECT inhrelid::regclass::text, inhparent::regclass::text, inhseqno FROM pg_inherits",
     "sequences": "SELECT schemaname, sequencename, data_type::text, last_value, increment_by, cycle FROM pg_sequences",
     "grants": "SELECT n.nspname, c.relname, a.grantee::regrole::text, a.privilege_type, a.is_grantable FROM pg_class c JOIN pg_namespace n"
     " ON n.oid = c.relnamespace, aclexplode(c.relacl) a WHERE {user}",
     "schemas": "SELECT nspname, pg_get_userbyid(nspowner), nspacl::text FROM pg_namespace n WHERE {user}",
-    "large objects": "SELECT oid::bigint, lo_get(oid), pg_get_userbyid(lomowner), obj_description(oid, 'pg_largeobject') FROM pg_largeobject_metadata",
+    "large objects": "SELECT oid::bigint, lo_get(oid), pg_get_userbyid(lomowner), obj_description(oid,"
+    " 'pg_largeobject') FROM pg_largeobject_metadata",
     "default grants": "SELECT defaclrole::regrole::text, defaclobjtype, defaclacl::text FROM pg_default_acl",
     "extensions": "SELECT extname, extversion FROM pg_extension",
 }
@@ -111,7 +120,8 @@ def rows(server: lab.Server, database: str) -> dict[str, list[str]]:
     with server.connect(database) as conn:
         conn.execute("SET row_security = off; SET search_path = pg_catalog")
         names = conn.execute(
-            "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') AND relispopulated"
+            "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid ="
+            " relnamespace WHERE relkind IN ('r', 'm') AND relispopulated"
             " AND nspname !~ '^pg_' AND nspname <> 'information_schema'"
         ).fetchall()
         for (name,) in names:
@@ -151,7 +161,11 @@ def test_rich_schema(
     last: dict[str, t.Any] = {}
     for report in result["reports"]:
         last.update(report)
-    assert last["step"] == "done" and last["tables_complete"] == last["tables_queued"] and last["tables_loading"] == 0
+    assert (
+        last["step"] == "done"
+        and last["tables_complete"] > 0
+        and last["tables_queued"] == last["tables_loading"] == last["tables_errored"] == 0
+    )
     assert (
         last["indexes_done"] == last["indexes_total"] > 0
         and last["bytes_done"] == last["bytes_total"]
@@ -235,6 +249,52 @@ def test_stop_in_the_copy_and_resume_under_a_new_snapshot(
         assert_equal(source, target, source_database)
 
 
+KILLED = """
+import json, sys, threading
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import relay
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.basecopy import BaseCopy, CopyJob
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+told = json.load(sys.stdin)
+job = CopyJob(MigrationSpec.from_dict(told["spec"]), told["database"], Path(told["workdir"]), told["snapshot"], told["lsn"])
+BaseCopy(job, lambda figures: print(json.dumps(figures), flush=True), lambda: None, threading.Event()).run()
+"""
+
+
+@pytest.mark.parametrize("at", ["schema", "copy", "rows", "indexes", "constraints", "finish"])
+def test_killed_and_run_again(
+    at: str, source: lab.Server, target: lab.Server, source_database: str, spec_factory: t.Any, members: None, tmp_path: Path, owner: t.Any
+) -> None:
+    """SIGKILL at each step: the next run, under another snapshot, ends with the same database."""
+    fill(source, source_database, owner)
+    spec = chunked(spec_factory, source_database, "killed")
+    prepare_target(spec, source_database)
+    first = Held(source, source_database)
+    public = {**spec.public(), **_secrets(spec)}
+    told = {
+        "spec": public,
+        "database": source_database,
+        "workdir": str(tmp_path),
+        "snapshot": first.snapshot,
+        "lsn": first.consistent_point,
+    }
+    root = next(entry for entry in sys.path if entry.endswith("link"))
+    with subprocess.Popen([sys.executable, "-c", KILLED, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin and child.stdout
+        child.stdin.write(json.dumps(told))
+        child.stdin.close()
+        for line in child.stdout:
+            figures = json.loads(line)
+            if figures.get("step") == at or (at == "rows" and figures.get("rows_done")):
+                break
+        child.kill()
+    first.close()
+    prepare_target(spec, source_database)
+    copy(spec, source_database, tmp_path, Held(source, source_database))
+    assert_equal(source, target, source_database)
+
+
 def test_truncated_table_gets_another_snapshot(
     source: lab.Server, target: lab.Server, source_database: str, spec_factory: t.Any, members: None, tmp_path: Path, owner: t.Any
 ) -> None:
@@ -303,7 +363,8 @@ def test_row_security_that_hides_rows_is_refused(
 ) -> None:
     with source.connect(source_database, owner.name, owner.password) as conn:
         conn.execute(
-            "CREATE TABLE hidden (id int); INSERT INTO hidden VALUES (1); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+            "CREATE TABLE hidden (id int); INSERT INTO hidden VALUES (1); ALTER TABLE hidden ENABLE ROW LEVEL"
+            " SECURITY, FORCE ROW LEVEL SECURITY"
         )
     spec = spec_factory("rls", [source_database])
     prepare_target(spec, source_database)
@@ -393,9 +454,11 @@ def test_large_objects_and_views_at_the_cutover(
 
 def test_key_histogram_partitions_a_table(source: lab.Server, source_database: str) -> None:
     """The plan for servers before 14: every row in exactly one chunk, also with negative and skewed keys and odd collations."""
-    source.execute("CREATE TABLE numbers (k bigint PRIMARY KEY); INSERT INTO numbers SELECT (random() ^ 5 * 1e9)::bigint * (i % 2 * 2 - 1) + i FROM generate_series(1, 5000) i"
+    source.execute("CREATE TABLE numbers (k bigint PRIMARY KEY); INSERT INTO numbers SELECT (random() ^ 5 *"
+    " 1e9)::bigint * (i % 2 * 2 - 1) + i FROM generate_series(1, 5000) i"
                    " ON CONFLICT DO NOTHING; CREATE TABLE words (a text, b int, PRIMARY KEY (a, b));"
-                   " INSERT INTO words SELECT chr(30 + i % 600) || 'é''\\', i FROM generate_series(1, 3000) i; ANALYZE", source_database)  # fmt: skip
+                   " INSERT INTO words SELECT chr(30 + i % 600) || 'é''\\', i FROM generate_series(1, 3000)"
+                   " i; ANALYZE", source_database)  # fmt: skip
     with source.connect(source_database) as conn:
         tables = {table.name: table for table in read_tables(conn)}
         for name in ("numbers", "words"):

@@ -229,6 +229,9 @@ class BaseCopy:
                     builder.table_complete(item.table.oid)
                 continue
             kept = {chunk.chunk for chunk in done if chunk.start_lsn == start_lsn and chunk.chunks == len(item.chunks)}
+            if done and not kept and not first:
+                again = item.bytes * len(done) // done[0].chunks
+                self._progress.add(chunks_done=-len(done), bytes_done=-again, rows_done=-sum(chunk.rows for chunk in done))
             if not kept and (done or len(item.chunks) > 1):
                 self._empty(control, item.table.qualified)
             done_chunks += len(kept)

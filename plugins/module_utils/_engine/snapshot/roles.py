@@ -127,4 +127,4 @@ def _lacking(target: psycopg.Connection[t.Any], pairs: t.Sequence[tuple[str, str
         " WHERE NOT has_schema_privilege(r.oid, n.oid, 'CREATE')",
         [[s for s, dummy in usable], [o for dummy, o in usable]],
     ).fetchall()
-    return [(s, o) for s, o in rows]
+    return list(rows)

@@ -52,6 +52,7 @@ class TableCopy:
         self._queue: collections.deque[Unit] = collections.deque()
         self._left: dict[str, int] = {}
         self._lost: dict[str, str] = {}
+        self._loading: set[str] = set()
         self.done: list[Done] = []
 
     def run(self, route: Route, units: t.Sequence[Unit]) -> dict[str, str]:
@@ -96,25 +97,28 @@ class TableCopy:
             relay.close()
 
     async def _unit(self, relay: Relay, unit: Unit) -> None:
-        self._progress.add(tables_loading=len(unit.parts))
-        try:
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    done = await relay.copy(unit)
-                    break
-                except SnapshotGone as exc:
-                    self._lose(unit, exc.reason)
-                    return
-                except Exception as exc:
-                    if attempt == ATTEMPTS or not passing(exc):
-                        self._progress.add(tables_errored=1)
-                        raise failure(unit, exc) from exc
-                    if isinstance(exc, MigrationError) or not getattr(exc, "sqlstate", None):
-                        relay.close()
-                    await asyncio.sleep(min(LONGEST_WAIT, WAIT * 2**attempt))
-            self._settle(done)
-        finally:
-            self._progress.add(tables_loading=-len(unit.parts))
+        self._begin(unit)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                done = await relay.copy(unit)
+                break
+            except SnapshotGone as exc:
+                self._lose(unit, exc.reason)
+                return
+            except Exception as exc:
+                if attempt == ATTEMPTS or not passing(exc):
+                    self._progress.add(tables_errored=1)
+                    raise failure(unit, exc) from exc
+                if isinstance(exc, MigrationError) or not getattr(exc, "sqlstate", None):
+                    relay.close()
+                await asyncio.sleep(min(LONGEST_WAIT, WAIT * 2**attempt))
+        self._settle(done)
+
+    def _begin(self, unit: Unit) -> None:
+        """Count the tables that are begun with ``unit`` as loading, no longer as queued."""
+        fresh = {planned.table.qualified for planned, dummy in unit.parts} - self._loading
+        self._loading |= fresh
+        self._progress.add(tables_queued=-len(fresh), tables_loading=len(fresh))
 
     def _settle(self, done: list[Done]) -> None:
         """Count what is committed and announce tables that are complete."""
@@ -124,7 +128,8 @@ class TableCopy:
             name = item.planned.table.qualified
             self._left[name] -= 1
             if not self._left[name] and name not in self._lost:
-                self._progress.add(tables_complete=1)
+                self._loading.discard(name)
+                self._progress.add(tables_complete=1, tables_loading=-1)
                 self._complete(item.planned)
 
     def _lose(self, unit: Unit, reason: str) -> None:
@@ -133,6 +138,9 @@ class TableCopy:
             self._queue.extendleft(Unit((part,)) for part in unit.parts)
             return
         names = {planned.table.qualified for planned, dummy in unit.parts}
+        back = names & self._loading
+        self._loading -= back
+        self._progress.add(tables_queued=len(back), tables_loading=-len(back))
         self._lost.update(dict.fromkeys(names, reason))
         self._queue = collections.deque(u for u in self._queue if not all(p.table.qualified in names for p, dummy in u.parts))
 
