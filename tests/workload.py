@@ -179,7 +179,8 @@ class Writer(threading.Thread):
             conn.execute("UPDATE workload.item SET code = %s WHERE id = %s", [its, other])
 
     def truncate(self, conn: Connection) -> None:
-        """Two tables are emptied together and filled again."""
+        """Two tables are emptied together and filled again, unless somebody is reading them."""
+        conn.execute("SET LOCAL lock_timeout = '0.3s'")
         conn.execute("TRUNCATE workload.scratch_a, workload.scratch_b CASCADE")
         conn.execute("INSERT INTO workload.scratch_a SELECT i, 'by ' || %s::int FROM generate_series(1, 30) i", [self.number])
         conn.execute("INSERT INTO workload.scratch_b SELECT i, i, 'by ' || %s::int FROM generate_series(1, 30) i", [self.number])

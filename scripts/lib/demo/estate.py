@@ -142,6 +142,7 @@ def write_inventory(source: lab.Server, target: lab.Server, plugin: str) -> Path
 
 
 def status() -> dict[str, t.Any]:
-    """What the migration says of itself."""
-    found = sorted(RUNTIME.glob("migrations/*/status.json"))
-    return t.cast("dict[str, t.Any]", json.loads(found[-1].read_text())) if found else {}
+    """What the migration says of itself, as the module ``pg_migration_info`` reads it."""
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.service.manager import Manager
+
+    return Manager(RUNTIME, supervisor="process").status(NAME) or {}

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 
 import compare
+import conftest  # noqa: F401  the checkout as a collection
 import estate
 import pair
 import psycopg
@@ -31,12 +32,12 @@ class Failed(Exception):
 class Gatekeeper(threading.Thread):
     """Stands at the target's door. When the cutover's release hook asks, it takes a snapshot of the target and only then lets
     the writers in: so the snapshot holds all that was migrated and nothing that was written later, and can be compared at leisure
-    with the source, which stays fenced."""
+    with the source, which stays fenced. It also holds the tables against TRUNCATE, of which PostgreSQL keeps no old version."""
 
     def __init__(self, target: lab.Server, dsn_file: Path, open_to: str) -> None:
         super().__init__(daemon=True)
         self.conn = psycopg.connect(target.dsn(estate.DATABASE), autocommit=True)
-        self.conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self.tables = psycopg.sql.SQL(", ").join(psycopg.sql.Identifier(*table) for table in compare.tables(self.conn))
         self.dsn_file = dsn_file
         self.open_to = open_to
         self.snapshot = ""
@@ -46,6 +47,8 @@ class Gatekeeper(threading.Thread):
         """Wait for the hook, take the snapshot, open."""
         while not (estate.HOME / "ask").exists():
             time.sleep(0.002)
+        self.conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self.conn.execute(psycopg.sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(self.tables))
         row = self.conn.execute("SELECT pg_export_snapshot()").fetchone()
         self.snapshot = str(row[0]) if row else ""
         self.sequences = compare.sequences(self.conn)
@@ -61,7 +64,12 @@ def play(playbook: str, inventory: Path, *, show: bool = True) -> str:
     words = ["ansible-playbook", f"pgops.migration.{playbook}", "-i", str(inventory)]
     if show:
         say(f"$ {' '.join(words)}")
-    environment = {**os.environ, "ANSIBLE_NOCOWS": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml", "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false",
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+        "PYTHONUNBUFFERED": "1",
+    }
     lines = []
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -124,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
     writers = workload.Workload(dsn_file, arguments.sessions, folder=estate.HOME / "writers", rate=arguments.rate)
     writers.prepare()
     watch(f"shop of {rows:,} rows loaded")
-    inventory = estate.write_inventory(source, target, arguments.plugin)
+    inventory = estate.write_inventory(source, target, arguments.plugin or ("wal2json" if plugin else "pgoutput"))
     writers.start()
     try:
         watch(f"{arguments.sessions} sessions are writing")
@@ -146,8 +154,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def again(inventory: Path) -> int:
     """Play both playbooks once more: nothing may change. The number of those that changed something."""
-    changed = {name: sum(map(int, re.findall(r"changed=(\d+)", play(name, inventory, show=False)))) for name in ("migrate", "cutover")}
+    said = {name: play(name, inventory, show=False) for name in ("migrate", "cutover")}
+    changed = {name: sum(map(int, re.findall(r"changed=(\d+)", text))) for name, text in said.items()}
     say("again      " + ", ".join(f"{name}: changed={number}" for name, number in changed.items()))
+    for text in said.values():
+        for task in re.findall(r"TASK \[(.*?)\] \*+\n\s*changed:", text):
+            say(f"           changed by: {task}")
     return sum(changed.values())
 
 
@@ -156,6 +168,7 @@ def judge(source: lab.Server, target: lab.Server, writers: workload.Workload, ga
     account = workload.check(target.dsn(estate.DATABASE), writers.folder)
     pause = workload.pause(writers.folder, target.port)
     result = compare.compare(source.dsn(estate.DATABASE), target.dsn(estate.DATABASE), gatekeeper.snapshot, gatekeeper.sequences)
+    gatekeeper.conn.close()
     watch("compared, independently of the product")
     status = estate.status()
     for difference in result.differences[:12]:
@@ -173,9 +186,7 @@ def judge(source: lab.Server, target: lab.Server, writers: workload.Workload, ga
     say(f"commits    {here:,} acknowledged by the source, {there:,} by the target; missing on the target: {len(account.missing)}")
     say(f"           from nowhere: {len(account.phantom)}; answer lost: {account.unknown}; sum of balances kept: {'yes' if kept else 'NO'}")
     if pause:
-        say(
-            f"pause      {pause.overall:.2f} s without an acknowledged commit; the writers felt {pause.writers[0]:.2f} to {pause.worst:.2f} s"
-        )
+        say(f"pause      {pause.overall:.2f} s without an acknowledged commit; writers felt {pause.writers[0]:.2f} to {pause.worst:.2f} s")
     files = [str(f) for f in (status.get("files") or {}).values() if f]
     say(f"report     {'  '.join(files) or estate.RUNTIME}")
     return different + len(account.missing) + len(account.phantom) + (not kept) + (status.get("state") != "Succeeded")
@@ -194,7 +205,7 @@ def main() -> int:
     parser.add_argument("--scale", default="1")
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--rate", type=float, default=20)
-    parser.add_argument("--plugin", default="auto", choices=("auto", "wal2json", "pgoutput"))
+    parser.add_argument("--plugin", default="", choices=("auto", "wal2json", "pgoutput"))
     arguments = parser.parse_args()
     estate.clean()
     if arguments.clean:
