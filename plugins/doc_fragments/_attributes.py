@@ -57,5 +57,5 @@ attributes:
   action_group:
     description: Use C(group/pgops.migration.pg_migration) in C(module_defaults) to describe the migration once.
     support: full
-    membership: pgops.migration.pg_migration
+    membership: [pgops.migration.pg_migration]
 """

@@ -79,7 +79,7 @@ def shut_out(source: lab.Server, target: lab.Server) -> t.Iterator[None]:
 
 @pytest.mark.usefixtures("shut_out")
 @pytest.mark.parametrize("side", ["source", "target"])
-@pytest.mark.parametrize(("reason", "override", "azure"), BAD, ids=lambda v: str(v))
+@pytest.mark.parametrize(("reason", "override", "azure"), BAD, ids=str)
 def test_what_is_in_the_way_is_told_apart(
     source_database: str, spec_factory: Factory, side: str, reason: str, override: dict[str, t.Any], azure: str
 ) -> None:

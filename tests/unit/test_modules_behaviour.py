@@ -159,7 +159,7 @@ def test_failed_migration_fails_the_task_with_its_own_error(run: t.Any) -> None:
 def test_another_specification_is_refused(run: t.Any) -> None:
     """R45: the difference is in the result."""
     manager = FakeManager(status())
-    manager.plan = lambda spec: (_ for _ in ()).throw(Conflict("other", details={"differences": {"mode": 1}}))  # type: ignore[method-assign]
+    manager.plan = lambda spec: (dummy for dummy in ()).throw(Conflict("other", details={"differences": {"mode": 1}}))  # type: ignore[method-assign]
     done = run("pg_snapshot_copy", manager, **MIGRATION)
     assert done.failed and done.result["error_code"] == "PGM1005" and done.result["details"] == {"differences": {"mode": 1}}
 
@@ -182,7 +182,7 @@ def test_bug_is_told_as_one(run: t.Any) -> None:
 def test_missing_library_in_check_mode_is_a_prediction(run: t.Any) -> None:
     """A check run on a fresh host has nothing provisioned yet."""
     manager = FakeManager(None)
-    manager.plan = lambda spec: (_ for _ in ()).throw(ServiceError("psycopg is missing", code="PGM8002"))  # type: ignore[method-assign]
+    manager.plan = lambda spec: (dummy for dummy in ()).throw(ServiceError("psycopg is missing", code="PGM8002"))  # type: ignore[method-assign]
     done = run("pg_snapshot_copy", manager, check=True, **MIGRATION)
     assert not done.failed and done.result["changed"] and done.result["warnings"]
 

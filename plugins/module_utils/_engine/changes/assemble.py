@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Records of the spool into batches of whole source transactions.
 
-A batch ends behind our own marker, so that the stream can be held there. A transaction's changes wait until its commit is read, so one that was broken off leaves no trace. Only when it is larger than a batch it is
-handed out in pieces, each of which says whether more follows.
+A batch ends behind our own marker, so that the stream can be held there. A transaction's changes wait until its commit is read, so one
+that was broken off leaves no trace. Only when it is larger than a batch it is handed out in pieces, each of which says whether more follows.
 """
 
 from __future__ import annotations

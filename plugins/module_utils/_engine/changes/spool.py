@@ -23,7 +23,9 @@ from ..errors import StreamError
 from ..postgres.lsn import format_lsn
 
 SEGMENT_MAGIC = b"PGMSPL01"
-_SEGMENT = struct.Struct(">8sQ16s")
+_SEGMENT = struct.Struct(">8sQI12x")
+"""magic, position that the stream begins at, CRC-32 of these two."""
+
 _BLOCK = struct.Struct(">4sHHIIIQQQI")
 """magic, flags, reserved, records, length, stored length, first LSN, last LSN, safe LSN, CRC-32 of all before and of the stored bytes."""
 
@@ -69,9 +71,13 @@ def segments(folder: Path) -> list[Segment]:
                 size = path.stat().st_size
             except FileNotFoundError:
                 continue  # removed while we looked
-            if len(head) == _SEGMENT.size and head.startswith(SEGMENT_MAGIC):
+            if head == _segment_head(int.from_bytes(head[8:16], "big")):
                 found.append(Segment(int(path.stem), path, _SEGMENT.unpack(head)[1], size))
     return found
+
+
+def _segment_head(start: int) -> bytes:
+    return _SEGMENT.pack(SEGMENT_MAGIC, start, zlib.crc32(SEGMENT_MAGIC + start.to_bytes(8, "big")))
 
 
 def encode_block(
@@ -224,7 +230,7 @@ class SpoolWriter:
         path = self._folder / f"{self.number + 1:08d}.seg"
         file = path.open("wb", buffering=0)
         try:
-            file.write(_SEGMENT.pack(SEGMENT_MAGIC, self.written_safe, b""))
+            file.write(_segment_head(self.written_safe))
             os.fsync(file.fileno())
             sync_folder(self._folder)
         except OSError:

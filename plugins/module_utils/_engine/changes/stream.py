@@ -121,8 +121,8 @@ class ChangeStream:
         failures = 0
         try:
             while not self._stop.is_set():
+                before = self._position
                 try:
-                    before = self._position
                     self._session()
                     return
                 except (psycopg.Error, ConnectionFailed, Moved) as exc:

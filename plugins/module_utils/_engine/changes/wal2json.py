@@ -84,13 +84,13 @@ if msgspec is not None:
 
 def _text(value: t.Any) -> str | None:
     """A JSON value as PostgreSQL's text."""
-    if value is None or type(value) is str:
+    if value is None or isinstance(value, str):
         return value
     if value is True:
         return "t"
     if value is False:
         return "f"
-    if type(value) is int:
+    if isinstance(value, int):
         return str(value)
     raise StreamError(f"wal2json wrote a value that is no scalar: {value!r}", code="PGM4020")
 
@@ -143,8 +143,8 @@ class Wal2JsonDecoder:
             values = [_raw_text(bytes(c.value)) for c in raw.columns]
             old_values = [_raw_text(bytes(c.value)) for c in raw.identity]
         else:
-            values = [c.value if type(c.value) is str else _text(c.value) for c in columns]
-            old_values = [c.value if type(c.value) is str else _text(c.value) for c in identity]
+            values = [c.value if isinstance(c.value, str) else _text(c.value) for c in columns]
+            old_values = [c.value if isinstance(c.value, str) else _text(c.value) for c in identity]
         schema, table = message.schema, message.table
         if action == "I":
             return Change(INSERT, lsn, self._shape(schema, table, columns), values, None, ())

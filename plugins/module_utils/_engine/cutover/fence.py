@@ -84,7 +84,7 @@ def _refuse_prepared(conn: psycopg.Connection[t.Any], endpoint: Endpoint, databa
 
 def strangers(conn: psycopg.Connection[t.Any]) -> list[tuple[int, str]]:
     """Process ids and users of the sessions in this database that are not ours."""
-    return [(pid, user) for pid, user in conn.execute(_STRANGERS, [f"{APPLICATION}%"])]
+    return list(conn.execute(_STRANGERS, [f"{APPLICATION}%"]))
 
 
 def _end_sessions(conn: psycopg.Connection[t.Any], endpoint: Endpoint, database: str, deadline: float) -> int:

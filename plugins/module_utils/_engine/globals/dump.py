@@ -72,7 +72,7 @@ def _settings(state: State, *, role_only: bool) -> t.Iterator[str]:
 
 def _memberships(state: State) -> t.Iterator[str]:
     """Grants in an order in which each grantor has what it gives (16 and later check that)."""
-    bootstrap = next(role.name for role in state.roles.values() if role.oid == 10)
+    bootstrap = [role.name for role in state.roles.values() if role.oid == 10][0]
     left: list[Membership] = list(state.grants)
     admins: set[tuple[str, str]] = set()
     while left:

@@ -140,5 +140,3 @@ def own(path: Path, model: Path) -> None:
     if os.geteuid() == 0:
         stat = model.stat()
         os.chown(path, stat.st_uid, stat.st_gid)
-
-

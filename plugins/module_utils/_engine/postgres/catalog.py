@@ -17,9 +17,7 @@ from .identifiers import SCHEMA, quote_ident, quote_qualified
 USER_SCHEMAS = f"n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '{SCHEMA}')"
 """Schemas of users: not the system's, not ours."""
 
-NOT_OF_EXTENSION = (
-    "NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')"
-)
+NOT_OF_EXTENSION = "NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')"
 
 PROVIDER_DATABASES = ("azure_maintenance", "azure_sys", "rdsadmin", "cloudsqladmin", "alloydbadmin", "alloydbmetadata")
 """Databases that belong to a provider, not to the user (R64)."""

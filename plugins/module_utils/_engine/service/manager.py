@@ -236,5 +236,3 @@ def _duration(record: dict[str, t.Any]) -> float:
 
     end = moment(record["ended"]) if record["ended"] else datetime.datetime.now(datetime.timezone.utc)
     return round((end - moment(record["started"])).total_seconds(), 1)
-
-

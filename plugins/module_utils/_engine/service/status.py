@@ -23,8 +23,14 @@ class Progress:
     def __init__(self) -> None:
         self.figures: dict[str, t.Any] = {
             **KNOWN,
-            "incoming": 0, "applied": 0, "latency_seconds": None, "state": "InProgress", "phase": "queued",
-            "started": None, "ended": None, "message": "",
+            "incoming": 0,
+            "applied": 0,
+            "latency_seconds": None,
+            "state": "InProgress",
+            "phase": "queued",
+            "started": None,
+            "ended": None,
+            "message": "",
         }
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
 

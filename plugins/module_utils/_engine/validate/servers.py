@@ -66,7 +66,7 @@ def target_version(ctx: Context) -> t.Iterator[Issue]:
     if major(target) < major(source):
         yield fail(
             f"the target runs PostgreSQL {version_name(target)}, older than the source's {version_name(source)}: features would be lost",
-            f"Create a target of PostgreSQL {version_name(source).split('.')[0]} or later.",
+            f"Create a target of PostgreSQL {version_name(source).partition('.')[0]} or later.",
         )
     else:
         yield ok(f"{version_name(source)} to {version_name(target)}")
@@ -82,7 +82,7 @@ def client_tools(ctx: Context) -> t.Iterator[Issue]:
         yield fail(exc.message, exc.hint, object=ctx.spec.copy.bindir)
         return
     source = version_name(ctx.version("source"))
-    older = tools.version.split(".")[0] == source.split(".")[0] and _minor(tools.version) < _minor(source)
+    older = tools.version.partition(".")[0] == source.partition(".")[0] and _minor(tools.version) < _minor(source)
     if older:
         yield warn(
             f"pg_dump {tools.version} in {tools.bindir} is older than the source ({source}): it may write options that it does not know",

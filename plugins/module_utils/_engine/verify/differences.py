@@ -90,7 +90,7 @@ def _compare(source: dict[int, collections.Counter[int]], target: dict[int, coll
         if ours == theirs:
             continue
         if keyed and sum(ours.values()) == 1 and sum(theirs.values()) == 1:
-            yield _Open("different", key, next(iter(ours)), next(iter(theirs)), 1)
+            yield _Open("different", key, list(ours)[0], list(theirs)[0], 1)
             continue
         for row, copies in (ours - theirs).items():
             yield _Open("missing", key, row, None, copies)
