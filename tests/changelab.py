@@ -21,7 +21,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest  # noqa: F401  # pylint: disable=unused-import  - makes the checkout importable
 import psycopg
-
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.receiver import Receiver
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.stream import ChangeStream, Position
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger
@@ -45,7 +44,8 @@ def snapshot_of(conn: psycopg.Connection[t.Any]) -> dict[str, list[str]]:
         columns = [
             row[0]
             for row in conn.execute(
-                "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname",
+                "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+                " ORDER BY attname",
                 [name],
             )
         ]

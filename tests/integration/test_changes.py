@@ -13,12 +13,11 @@ from pathlib import Path
 import psycopg
 import pytest
 import servers as lab
-from changelab import StreamLab
-from pair import Login
-
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError, StreamError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import choose_plugin
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from changelab import StreamLab
+from pair import Login
 
 PLUGINS = ("wal2json", "pgoutput")
 Start = t.Callable[..., StreamLab]
@@ -222,18 +221,26 @@ CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE DOMAIN blob AS bytea;
 CREATE TYPE pair AS (a int, b text);
 CREATE TABLE kinds (id int PRIMARY KEY, i2 smallint, i8 bigint, n numeric, np numeric(30, 10), f4 real, f8 double precision, b boolean,
-    c "char", bc char(5), vc varchar(40), tx text, by bytea, bl blob, d date, ts timestamp, tz timestamptz, ti time, tt timetz, iv interval,
-    u uuid, ip inet, ci cidr, ma macaddr, j json, jb jsonb, x xml, m money, bt bit(5), bv bit varying, pt point, bx box, pg polygon, cr circle,
-    ai int[], at text[], ab bytea[], ra int4range, mr nummultirange, mo mood, am mood[], po positive, pa pair, apa pair[], nm name, oi oid,
+    c "char", bc char(5), vc varchar(40), tx text, by bytea, bl blob, d date, ts timestamp, tz timestamptz, ti time, tt timetz,
+    iv interval,
+    u uuid, ip inet, ci cidr, ma macaddr, j json, jb jsonb, x xml, m money, bt bit(5), bv bit varying, pt point, bx box, pg polygon,
+    cr circle,
+    ai int[], at text[], ab bytea[], ra int4range, mr nummultirange, mo mood, am mood[], po positive, pa pair, apa pair[], nm name,
+    oi oid,
     ts_v tsvector, ts_q tsquery, lsn pg_lsn, xi xid8);
 """
 ROWS = (
-    r"""INSERT INTO kinds VALUES (1, -32768, -9223372036854775808, 1e-40, -0.0000000001, 1.17549435e-38, 2.2250738585072014e-308, true, 'x', 'ab',
-    E'a\tb\nc\\d', E'\\N\t\\.\r\n\x01\x7f', '\x00ff5c', '\xdeadbeef', '0044-03-15 BC', 'infinity', '-infinity', '24:00', '23:59:59.999999-15:59',
+    r"""INSERT INTO kinds VALUES (1, -32768, -9223372036854775808, 1e-40, -0.0000000001, 1.17549435e-38, 2.2250738585072014e-308, true,
+    'x', 'ab',
+    E'a\tb\nc\\d', E'\\N\t\\.\r\n\x01\x7f', '\x00ff5c', '\xdeadbeef', '0044-03-15 BC', 'infinity', '-infinity', '24:00',
+    '23:59:59.999999-15:59',
     '-1 year -2 mons +3 days -04:05:06.789', '00000000-0000-0000-0000-000000000001', '1.2.3.4/24', '10.0.0.0/8', '08:00:2b:01:02:03',
-    '{"b":1,  "a":"\u00e9\\"}', '{"b":[1,2.50,null],"a":"\u00e9"}', '<a b="c">&lt;</a>', -12345.67, B'10101', B'', '(1e300,-0)', '((0,0),(1,1))',
-    '((0,0),(1,1),(2,0))', '<(0,0),5>', '{NULL,1,-2}', E'{NULL,"NULL","a\\"b","c\\\\d","",","}', '{"\\xde","\\x"}', '[1,5)', '{[1,2),(3,)}',
-    'o''k', '{sad,"happy, very"}', 5, '(1,"a,b")', '{"(1,\"x y\")","(,)"}', 'Na"me', 4294967295, 'a:1 b:2A', 'a & b', '16/B374D848', '18446744073709551615')""",
+    '{"b":1,  "a":"\u00e9\\"}', '{"b":[1,2.50,null],"a":"\u00e9"}', '<a b="c">&lt;</a>', -12345.67, B'10101', B'', '(1e300,-0)',
+    '((0,0),(1,1))',
+    '((0,0),(1,1),(2,0))', '<(0,0),5>', '{NULL,1,-2}', E'{NULL,"NULL","a\\"b","c\\\\d","",","}', '{"\\xde","\\x"}', '[1,5)',
+    '{[1,2),(3,)}',
+    'o''k', '{sad,"happy, very"}', 5, '(1,"a,b")', '{"(1,\"x y\")","(,)"}', 'Na"me', 4294967295, 'a:1 b:2A', 'a & b', '16/B374D848',
+    '18446744073709551615')""",
     "INSERT INTO kinds (id) VALUES (2)",
     "INSERT INTO kinds (id, n, f4, f8, tx, bc) VALUES (3, repeat('9', 1000)::numeric, '-0', '-0', '', '')",
     "INSERT INTO kinds (id, n, np, f8, f4) VALUES (4, ('0.' || repeat('1', 1000))::numeric, 12345678901234567890.0123456789, 1e300, 0.1)",
@@ -255,12 +262,14 @@ def test_types(streaming: Start, plugin: str) -> None:
             conn.execute(statement)
         if plugin == "pgoutput":
             conn.execute(
-                "INSERT INTO kinds (id, n, np, f4, f8) VALUES (8, 'NaN', 'NaN', 'Infinity', '-Infinity'), (9, '-Infinity', NULL, 'NaN', 'NaN')"
+                "INSERT INTO kinds (id, n, np, f4, f8) VALUES (8, 'NaN', 'NaN', 'Infinity', '-Infinity'),"
+                " (9, '-Infinity', NULL, 'NaN', 'NaN')"
             )
     same(stream)
     with stream.app() as conn:  # type: ignore[attr-defined]  # the same by sets
         conn.execute(
-            "INSERT INTO kinds SELECT (jsonb_populate_record(k, jsonb_build_object('id', g * 1000 + k.id))).* FROM kinds k, generate_series(1, 9) g"
+            "INSERT INTO kinds SELECT (jsonb_populate_record(k, jsonb_build_object('id', g * 1000 + k.id))).*"
+            " FROM kinds k, generate_series(1, 9) g"
         )
         conn.execute("UPDATE kinds SET i2 = 1")
     same(stream)
@@ -276,9 +285,11 @@ def test_identities(streaming: Start, plugin: str) -> None:
         ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_u;
         CREATE TABLE full_key (id int PRIMARY KEY, big text, v int); ALTER TABLE full_key REPLICA IDENTITY FULL;
         ALTER TABLE full_key ALTER big SET STORAGE EXTERNAL;
-        CREATE TABLE full_text (f float8, n numeric, j json, c char(4), b bool, p point, i interval, x text); ALTER TABLE full_text REPLICA IDENTITY FULL;
+        CREATE TABLE full_text (f float8, n numeric, j json, c char(4), b bool, p point, i interval, x text);
+        ALTER TABLE full_text REPLICA IDENTITY FULL;
         CREATE TABLE enumerated (m mood, d code, u uuid, y bytea, v int, PRIMARY KEY (y, m, d, u));
-        CREATE TABLE always (id int PRIMARY KEY, seq int GENERATED ALWAYS AS IDENTITY, big text, v int); ALTER TABLE always ALTER big SET STORAGE EXTERNAL;
+        CREATE TABLE always (id int PRIMARY KEY, seq int GENERATED ALWAYS AS IDENTITY, big text, v int);
+        ALTER TABLE always ALTER big SET STORAGE EXTERNAL;
         CREATE TABLE only_key (id numeric PRIMARY KEY); CREATE TABLE spaced (c char(6) PRIMARY KEY, v int);
         CREATE TABLE bytes (y bytea PRIMARY KEY, v int)""",
     )
@@ -289,24 +300,30 @@ def test_identities(streaming: Start, plugin: str) -> None:
                 UPDATE by_index SET b = b || '!' WHERE a % 2 = 0; DELETE FROM by_index WHERE a % 3 = 0;
                 INSERT INTO full_key SELECT g, repeat('t', 5000) || g, 0 FROM generate_series(1, {count}) g; UPDATE full_key SET v = id;
                 UPDATE full_key SET id = -id WHERE id > 1; DELETE FROM full_key WHERE id = -2;
-                INSERT INTO enumerated SELECT 'a', 'c' || g, md5(g::text)::uuid, decode(md5(g::text), 'hex'), 1 FROM generate_series(1, {count}) g;
+                INSERT INTO enumerated SELECT 'a', 'c' || g, md5(g::text)::uuid, decode(md5(g::text), 'hex'), 1 FROM generate_series(1,
+                {count}) g;
                 UPDATE enumerated SET v = 2; UPDATE enumerated SET m = 'b' WHERE d > 'c2'; DELETE FROM enumerated WHERE d = 'c3';
-                INSERT INTO always (id, big, v) SELECT g, repeat('t', 5000), 0 FROM generate_series(1, {count}) g; UPDATE always SET v = v + 1;
+                INSERT INTO always (id, big, v) SELECT g, repeat('t', 5000), 0 FROM generate_series(1, {count}) g;
+                UPDATE always SET v = v + 1;
                 UPDATE always SET big = 'short' WHERE id = 1; UPDATE always SET id = -id WHERE id = 2;
                 UPDATE always SET seq = DEFAULT WHERE id = 3;
-                INSERT INTO only_key SELECT g FROM generate_series(1, {count}) g; UPDATE only_key SET id = id + 0.5; UPDATE only_key SET id = id;
-                INSERT INTO spaced SELECT 'a' || g, 0 FROM generate_series(1, {count}) g; UPDATE spaced SET v = 1; UPDATE spaced SET c = c || 'b';
+                INSERT INTO only_key SELECT g FROM generate_series(1, {count}) g; UPDATE only_key SET id = id + 0.5;
+                UPDATE only_key SET id = id;
+                INSERT INTO spaced SELECT 'a' || g, 0 FROM generate_series(1, {count}) g; UPDATE spaced SET v = 1;
+                UPDATE spaced SET c = c || 'b';
                 INSERT INTO bytes SELECT decode(md5(g::text), 'hex'), 0 FROM generate_series(1, {count}) g; UPDATE bytes SET v = 1;
                 UPDATE bytes SET y = '\\x00' WHERE y = decode(md5('1'), 'hex'); DELETE FROM bytes WHERE y = decode(md5('2'), 'hex')"""
             )
             same(stream)
             conn.execute("TRUNCATE by_index, full_key, enumerated, always, only_key, spaced, bytes")
             conn.execute(
-                """INSERT INTO full_text VALUES ('-0', 1.0, '{"a": 1}', 'x', true, '(1,2)', '1 day', NULL), ('0', 1.00, '{"a":1}', 'x ', false, '(1,2)',
+                """INSERT INTO full_text VALUES ('-0', 1.0, '{"a": 1}', 'x', true, '(1,2)', '1 day', NULL), ('0', 1.00, '{"a":1}',
+                'x ', false, '(1,2)',
                 '24 hours', ''), ('0', 1.00, '{"a":1}', 'x', false, '(1,2)', '24 hours', '')"""
             )
             conn.execute(
-                "UPDATE full_text SET x = 'minus' WHERE f::text = '-0'; DELETE FROM full_text WHERE ctid IN (SELECT ctid FROM full_text WHERE n = 1 LIMIT 1)"
+                "UPDATE full_text SET x = 'minus' WHERE f::text = '-0';"
+                " DELETE FROM full_text WHERE ctid IN (SELECT ctid FROM full_text WHERE n = 1 LIMIT 1)"
             )
             conn.execute("UPDATE full_text SET i = '1 mon' WHERE ctid IN (SELECT ctid FROM full_text WHERE x = '' LIMIT 1)")
             same(stream)
@@ -335,7 +352,8 @@ def test_large_transaction_in_pieces(streaming: Start, plugin: str) -> None:
     )
     with stream.app() as conn, conn.transaction():  # type: ignore[attr-defined]
         conn.execute(
-            "INSERT INTO t SELECT g, 'x' FROM generate_series(1, 5000) g; UPDATE t SET v = 'y' WHERE id % 2 = 0; DELETE FROM t WHERE id % 3 = 0"
+            "INSERT INTO t SELECT g, 'x' FROM generate_series(1, 5000) g;"
+            " UPDATE t SET v = 'y' WHERE id % 2 = 0; DELETE FROM t WHERE id % 3 = 0"
         )
         conn.execute(
             "INSERT INTO f SELECT 1 FROM generate_series(1, 600); DELETE FROM f WHERE ctid < '(0,5)'; TRUNCATE f; INSERT INTO f VALUES (7)"
@@ -413,7 +431,8 @@ def test_other_column_order_and_generated_there(streaming: Start, plugin: str) -
     )
     with stream.app() as conn:  # type: ignore[attr-defined]
         conn.execute(
-            "INSERT INTO t SELECT g, 'a' || g, g FROM generate_series(1, 50) g; UPDATE t SET b = -b, c = 6 WHERE id < 5; DELETE FROM t WHERE id = 7"
+            "INSERT INTO t SELECT g, 'a' || g, g FROM generate_series(1, 50) g;"
+            " UPDATE t SET b = -b, c = 6 WHERE id < 5; DELETE FROM t WHERE id = 7"
         )
     same(stream)
 

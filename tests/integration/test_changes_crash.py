@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""Receiver and applier killed, servers restarted, connections cut at random bytes, all under load: every row arrives once (laws 3 and 4)."""
+"""Receiver and applier killed, servers restarted, connections cut, all under load: every row arrives once (laws 3 and 4)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from pathlib import Path
 import psycopg
 import pytest
 import servers as lab
-from changelab import StreamLab
-from pair import Login
-
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from changelab import StreamLab
+from pair import Login
 
 DDL = """CREATE TABLE t (id int PRIMARY KEY, v int, x text); CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL;
 CREATE TABLE log (id bigserial PRIMARY KEY, t int)"""

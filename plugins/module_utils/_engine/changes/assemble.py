@@ -3,7 +3,8 @@
 """Records of the spool into batches of whole source transactions.
 
 A batch ends behind our own marker, so that the stream can be held there. A transaction's changes wait until its commit is read, so one
-that was broken off leaves no trace. Only when it is larger than a batch it is handed out in pieces, each of which says whether more follows.
+that was broken off leaves no trace. Only when it is larger than a batch it is handed out in pieces, each of which says whether more
+follows.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Assembler:
         self._kind_at = 0 if decoder.codec == "latin-1" else 11
         self._batch = Batch(tables)
         self._ready: deque[Batch] = deque()
+        self._time: str | int = ""
         self._forget()
 
     def _forget(self) -> None:
@@ -50,7 +52,7 @@ class Assembler:
             self._ready.append(broken)
         self._forget()
 
-    def add(self, record: sp.Record) -> None:
+    def add(self, record: tuple[int, int, bytes]) -> None:
         """Take in one record.
 
         :raises StreamError: if it cannot be read, or is of something that the target does not have.
@@ -69,7 +71,7 @@ class Assembler:
             self.begin_segment()
 
     def _event(self, event: ev.Event, size: int) -> None:
-        op = event.op
+        op = event[0]
         if op in (ev.INSERT, ev.UPDATE, ev.DELETE):
             self._pending.append(t.cast(ev.Change, event))
             self._bytes += size
@@ -104,7 +106,7 @@ class Assembler:
             batch.markers.extend(self._markers)
             batch.bytes += self._bytes
             batch.transactions += 1
-            batch.commit_lsn, batch.end_lsn, batch.commit_time = self._commit_lsn, commit.end_lsn, commit.time
+            batch.commit_lsn, batch.end_lsn, self._time = self._commit_lsn, commit.end_lsn, commit.time
             self._position = commit.end_lsn
             if self._markers or self._pieces or batch.rows >= self._batch_rows or batch.bytes >= self._batch_bytes:
                 self.flush()
@@ -125,6 +127,7 @@ class Assembler:
     def flush(self) -> None:
         """What is complete becomes a batch."""
         if self._batch:
+            self._batch.commit_time = ev.time_text(self._time)
             self._ready.append(self._batch)
             self._batch = Batch(self._tables)
 

@@ -148,7 +148,7 @@ class Batch:
         """
         keep = self.events.append
         for event in events:
-            if event.op == TRUNCATE:
+            if event[0] == TRUNCATE:
                 self._truncate(t.cast(Truncate, event), commit_lsn)
                 continue
             change = t.cast(Change, event)
@@ -185,7 +185,9 @@ class Batch:
     def _change(self, change: Change, binding: Binding) -> None:
         table = binding.table
         op, dummy, dummy2, values, old_shape, old_values = change
-        content = self._open.get(table.oid) or self._set(table)
+        content = self._open.get(table.oid)
+        if content is None:
+            content = self._set(table)
         if op == INSERT:
             self._count(table, 0)
             row = _row(binding, values)

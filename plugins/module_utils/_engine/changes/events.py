@@ -10,6 +10,7 @@ the new row holds it.
 
 from __future__ import annotations
 
+import datetime
 import typing as t
 
 BEGIN, COMMIT, INSERT, UPDATE, DELETE, TRUNCATE, LOGICAL_MESSAGE = "B", "C", "I", "U", "D", "T", "M"
@@ -46,11 +47,19 @@ class Begin(t.NamedTuple):
 
 
 class Commit(t.NamedTuple):
-    """It ends at ``end_lsn``; ``time`` is the text of a timestamp with zone."""
+    """It ends at ``end_lsn``; see :func:`time_text` for ``time``."""
 
     op: str
     end_lsn: int
-    time: str
+    time: str | int
+
+
+_EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+def time_text(time: str | int) -> str:
+    """A commit's time as the text of a timestamp with zone; pgoutput tells microseconds since PostgreSQL's epoch."""
+    return time if isinstance(time, str) else (_EPOCH + datetime.timedelta(microseconds=time)).isoformat(sep=" ")
 
 
 class Change(t.NamedTuple):

@@ -8,7 +8,6 @@ The codec turns them back, so the server's encoding does not matter and nothing 
 
 from __future__ import annotations
 
-import datetime
 import struct
 
 from ..errors import StreamError
@@ -30,7 +29,6 @@ from .events import (
     Truncate,
 )
 
-_EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
 _BEGIN = struct.Struct(">QqI")
 _COMMIT = struct.Struct(">BQQq")
 _U32 = struct.Struct(">I")
@@ -74,7 +72,7 @@ class PgoutputDecoder:
         """
         try:
             return self._event(lsn, payload)
-        except (IndexError, struct.error, KeyError) as exc:
+        except (IndexError, struct.error, KeyError, ValueError) as exc:
             raise StreamError(
                 f"A message of pgoutput ({payload[:1]!r}) at {format_lsn(lsn)} cannot be read: {exc!r}", code="PGM4020"
             ) from exc
@@ -97,7 +95,7 @@ class PgoutputDecoder:
             return Begin(BEGIN, _BEGIN.unpack_from(data, 1)[0])
         if kind == 0x43:  # C
             dummy, dummy2, end, stamp = _COMMIT.unpack_from(data, 1)
-            return Commit(COMMIT, end, (_EPOCH + datetime.timedelta(microseconds=stamp)).isoformat(sep=" "))
+            return Commit(COMMIT, end, stamp)
         if kind == 0x52:  # R
             self._describe(data)
             return None

@@ -251,8 +251,10 @@ class Receiver:
         self._described = True
 
     def _make_room(self, connection: ReplicationConnection, spool: sp.SpoolWriter) -> None:
-        """Begin a new segment; above ``spool_max_bytes`` read no more until the target has caught up, but keep the walsender alive. A single
-        transaction may exceed the limit, because only whole ones can be removed."""
+        """Begin a new segment; above ``spool_max_bytes`` read no more until the target has caught up, but keep the walsender alive.
+
+        A single transaction may exceed the limit, because only whole ones can be removed.
+        """
         limit = self._spec.changes.spool_max_bytes
         spool.begin_segment()
         self._described = False

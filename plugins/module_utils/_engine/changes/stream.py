@@ -9,6 +9,7 @@ allows: a lone commit goes to the target at once, a backlog in batches of ``batc
 from __future__ import annotations
 
 import datetime
+import gc
 import queue
 import threading
 import time
@@ -35,6 +36,8 @@ POLL = 0.01
 REPORT_INTERVAL = 0.5
 BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 MARKERS_KEPT = 100
+GARBAGE = 200_000
+"""Objects between garbage collections: a batch is made of many and has no cycles."""
 
 
 class Prepared(t.NamedTuple):
@@ -118,6 +121,7 @@ class ChangeStream:
         :raises MigrationError: if the target refuses us for good.
         """
         self._heartbeat.start()
+        gc.set_threshold(GARBAGE, 20, 100)
         failures = 0
         try:
             while not self._stop.is_set():

@@ -1,0 +1,253 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Compaction against a model that applies one change after the other: the same rows, and no statement that hits another number of them."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes import statements as sql
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.assemble import Assembler
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.batch import Batch, RowStep, SetStep, TruncateStep
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.events import (
+    DELETE,
+    INSERT,
+    TRUNCATE,
+    UPDATE,
+    Change,
+    Shape,
+    Truncate,
+)
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.spool import KEEPALIVE, MESSAGE, Record
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.tables import MISSING, Binding, TargetTable
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.wal2json import Wal2JsonDecoder
+from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.catalog import Column, Table
+from hypothesis import given
+from hypothesis import strategies as st
+
+Rows = dict[str, tuple[str | None, ...]]
+
+
+def make_table(key: tuple[str, ...] = ("id",), identity: str = "", start_lsn: int = 0) -> TargetTable:
+    """``public.t (id, a, b)``; ``identity`` is that of the column ``a``."""
+    columns = tuple(
+        Column(name, number, "text", 25, "b", False, False, identity if name == "a" else "")
+        for number, name in enumerate(("id", "a", "b"), 1)
+    )
+    table = Table(1, "public", "t", "r", "p", "d", 0, 0, 0, False, False, False, "x", columns, key, 0)
+    return TargetTable(table, key, {}, start_lsn)
+
+
+class Tables:
+    """One table, as :class:`TargetTables` offers it."""
+
+    def __init__(self, table: TargetTable) -> None:
+        self.table = table
+
+    def get(self, schema: str, name: str) -> TargetTable:
+        return self.table
+
+    def bind(self, shape: Shape) -> Binding:
+        shape.binding = Binding(self.table, shape, bare_bytea=False)
+        return t.cast(Binding, shape.binding)
+
+
+FULL = Shape("public", "t", ("id", "a", "b"))
+WITHOUT_B = Shape("public", "t", ("id", "a"))
+KEY = Shape("public", "t", ("id",))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Rows, list[t.Union[Change, Truncate]], Rows]:
+    """Rows before, changes that may follow each other, rows after."""
+    keys = [str(n) for n in range(5)]
+    rows: Rows = {key: (key, "a0", "b0") for key in draw(st.sets(st.sampled_from(keys)))}
+    before, events = dict(rows), []
+    for number in range(draw(st.integers(0, 25))):
+        lsn = number + 1
+        kind = draw(st.sampled_from("IIUUUUKKDDT"))
+        free = [k for k in keys if k not in rows]
+        there = sorted(rows)
+        a, b = f"a{lsn}", draw(st.sampled_from([None, f"b{lsn}"]))
+        if kind == "I" and free:
+            key = draw(st.sampled_from(free))
+            rows[key] = (key, a, b)
+            events.append(Change(INSERT, lsn, FULL, list(rows[key]), None, ()))
+        elif kind == "T":
+            rows = {}
+            events.append(Truncate(TRUNCATE, lsn, [("public", "t")], False, False))
+        elif kind == "D" and there:
+            key = draw(st.sampled_from(there))
+            del rows[key]
+            events.append(Change(DELETE, lsn, KEY, (), KEY, [key]))
+        elif kind in "UK" and there:
+            old = draw(st.sampled_from(there))
+            new = draw(st.sampled_from(free)) if kind == "K" and free else old
+            whole = draw(st.booleans())
+            told = new != old or draw(st.booleans())  # wal2json always tells the old key, pgoutput only a changed one
+            row = (new, a, b if whole else rows[old][2])
+            del rows[old]
+            rows[new] = row
+            shape, values = (FULL, list(row)) if whole else (WITHOUT_B, list(row[:2]))
+            events.append(Change(UPDATE, lsn, shape, values, KEY if told else None, [old] if told else ()))
+    return before, events, rows
+
+
+def replay(batch: Batch, rows: Rows) -> Rows:
+    """Apply the steps as the target would, refusing what its statements would refuse."""
+    rows = dict(rows)
+    for step in batch.steps:
+        if isinstance(step, TruncateStep):
+            rows = {}
+        elif isinstance(step, RowStep):
+            change = step.change
+            old = change.old_values[0] if change.old_shape else change.values[0]
+            row = rows.pop(t.cast(str, old))
+            if change.op == UPDATE:
+                new = tuple(change.values) if change.shape is FULL else (*change.values, row[2])
+                assert new[0] not in rows
+                rows[t.cast(str, new[0])] = new
+        elif isinstance(step, SetStep):
+            content = step.content
+            for key in content.deleted:
+                del rows[key]
+            for updates in (content.updated, content.partial):
+                for key, row in updates.items():
+                    rows[key] = tuple(old if new is MISSING else new for new, old in zip(row, rows[key], strict=True))
+            for key, row in content.inserted.items():
+                assert key not in rows
+                assert MISSING not in row
+                rows[key] = row
+    return rows
+
+
+@given(histories(), st.sampled_from(["", "a"]))
+def test_compaction_equals_one_after_the_other(history: tuple[Rows, list[t.Any], Rows], identity: str) -> None:
+    """Whatever the history, the steps lead to the same rows; with and without an ALWAYS identity column."""
+    before, events, after = history
+    for shape in (FULL, WITHOUT_B, KEY):
+        shape.binding = None
+    batch = Batch(t.cast(t.Any, Tables(make_table(identity=identity))))
+    batch.add(events, 100)
+    batch.close()
+    assert replay(batch, before) == after
+
+
+def test_changes_before_a_tables_start_are_left_out() -> None:
+    """Law 8: by the start of the commit record."""
+    for commit, kept in ((99, 0), (100, 1)):
+        FULL.binding = None
+        batch = Batch(t.cast(t.Any, Tables(make_table(start_lsn=100))))
+        batch.add([Change(INSERT, 1, FULL, ["1", "a", "b"], None, ()), Truncate(TRUNCATE, 2, [("public", "t")], False, False)], commit)
+        assert batch.rows == kept * 2
+
+
+def test_unknown_column_is_refused() -> None:
+    """A column that the target has not is named."""
+    with pytest.raises(StreamError) as caught:
+        Binding(make_table(), Shape("public", "t", ("id", "zz")), bare_bytea=False)
+    assert "zz" in caught.value.message
+
+
+@given(
+    st.lists(st.tuples(*[st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))] * 3), min_size=1)
+)
+def test_copy_text_round_trip(rows: list[tuple[str | None, ...]]) -> None:
+    """What COPY would read from the text is what was put in."""
+    text = sql.copy_text(rows, "utf-8").decode()
+    assert text.endswith("\n")
+    unescape = {"\\\\": "\\", "\\t": "\t", "\\n": "\n", "\\r": "\r", "\\x01": "\x01"}
+    read = []
+    for line in text[:-1].split("\n"):
+        fields: list[str | None] = []
+        for field in line.split("\t"):
+            value, position = "", 0
+            while position < len(field):
+                found = next((e for e in unescape if field.startswith(e, position)), None)
+                value += unescape[found] if found else field[position]
+                position += len(found) if found else 1
+            fields.append(None if field == "\x01" else value)
+        read.append(tuple(fields))
+    assert read == rows
+
+
+def message(action: str, **more: t.Any) -> bytes:
+    import json
+
+    return json.dumps({"action": action, **more}, separators=(",", ":")).encode()
+
+
+def insert(key: int) -> bytes:
+    return message(
+        "I", schema="public", table="t", columns=[{"name": n, "value": v} for n, v in (("id", str(key)), ("a", None), ("b", "x"))]
+    )
+
+
+def assembler(position: int = 0, rows: int = 1000) -> Assembler:
+    return Assembler(t.cast(t.Any, Tables(make_table())), Wal2JsonDecoder(), position, rows, 1 << 20)
+
+
+def test_transactions_already_there_are_skipped() -> None:
+    """Exactly once: what ends at or before the position is left out, the rest is not."""
+    feed = assembler(position=200)
+    for begin, end, key in ((150, 200, 1), (200, 250, 2)):
+        feed.add(Record(MESSAGE, 1, message("B", lsn=f"0/{begin:X}")))
+        feed.add(Record(MESSAGE, 1, insert(key)))
+        feed.add(Record(MESSAGE, end, message("C")))
+    feed.flush()
+    batch = feed.take()
+    assert batch is not None
+    assert (batch.rows, batch.commit_lsn, batch.end_lsn) == (1, 200, 250)
+
+
+def test_broken_off_transaction_leaves_no_trace() -> None:
+    """A segment begins: what was open is forgotten, also when pieces of it were handed out."""
+    feed = assembler(rows=2)
+    feed.add(Record(MESSAGE, 1, message("B", lsn="0/10")))
+    for key in range(3):
+        feed.add(Record(MESSAGE, 1, insert(key)))
+    piece = feed.take()
+    assert piece is not None and not piece.final and piece.rows == 2
+    feed.begin_segment()
+    broken = feed.take()
+    assert broken is not None and broken.abort
+    assert not feed.waiting
+    feed.add(Record(KEEPALIVE, 500, b""))
+    feed.flush()
+    moved = feed.take()
+    assert moved is not None and moved.end_lsn == 500 and moved.rows == 0
+
+
+def test_keepalive_inside_a_transaction_moves_nothing() -> None:
+    """A keepalive counts only outside of transactions."""
+    feed = assembler()
+    feed.add(Record(MESSAGE, 1, message("B", lsn="0/10")))
+    feed.add(Record(KEEPALIVE, 500, b""))
+    assert not feed.waiting
+
+
+def test_truncate_of_several_relations_is_one() -> None:
+    """wal2json tells them one by one at one LSN."""
+    feed = assembler()
+    feed.add(Record(MESSAGE, 1, message("B", lsn="0/10")))
+    for lsn in (5, 5, 6):
+        feed.add(Record(MESSAGE, lsn, message("T", schema="public", table="t")))
+    feed.add(Record(MESSAGE, 32, message("C")))
+    feed.flush()
+    batch = feed.take()
+    assert batch is not None
+    assert [len(step.tables) for step in batch.steps if isinstance(step, TruncateStep)] == [2, 1]
+
+
+def test_markers_count_when_their_transaction_does() -> None:
+    """A marker in a transaction is told with its commit."""
+    feed = assembler()
+    feed.add(Record(MESSAGE, 1, message("B", lsn="0/10")))
+    feed.add(Record(MESSAGE, 5, message("M", transactional=True, prefix="pgm.marker", content="tok")))
+    assert not feed.waiting
+    feed.add(Record(MESSAGE, 32, message("C")))
+    feed.flush()
+    batch = feed.take()
+    assert batch is not None and batch.markers == ["tok"]

@@ -1,0 +1,157 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Both decoders: no value is changed on the way, and what cannot be read is an error."""
+
+from __future__ import annotations
+
+import json
+import struct
+import typing as t
+
+import pytest
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.events import (
+    Change,
+    Commit,
+    LogicalMessage,
+    Truncate,
+    time_text,
+)
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.pgoutput import PgoutputDecoder
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.wal2json import Wal2JsonDecoder, table_filter
+from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
+from hypothesis import given
+from hypothesis import strategies as st
+
+TEXT = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20))
+
+
+def wal2json(literals: t.Sequence[str]) -> Change:
+    """An INSERT whose values are the JSON ``literals``."""
+    columns = ",".join(f'{{"name":"c{i}","value":{literal}}}' for i, literal in enumerate(literals))
+    raw = f'{{"action":"I","lsn":"0/10","schema":"s","table":"t","columns":[{columns}]}}'
+    return t.cast(Change, Wal2JsonDecoder().decode(16, raw.encode()))
+
+
+NUMBERS = st.one_of(
+    st.integers().map(str),
+    st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?(e[+-][0-9]{1,3})?", fullmatch=True),
+    st.sampled_from(["-0", "-0.0", "9" * 1000, "-" + "9" * 5000, "0." + "1" * 5000, "1" * 5000 + ".5", "1e+300", "1.5e-40"]),
+)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=4))
+def test_wal2json_keeps_every_number(literals: list[str]) -> None:
+    """No number is made of a number."""
+    assert list(wal2json(literals).values) == literals
+
+
+@given(st.lists(TEXT, min_size=1, max_size=4))
+def test_wal2json_keeps_every_text(values: list[str | None]) -> None:
+    """Text and NULL, escaped or not."""
+    for ascii_only in (True, False):
+        assert list(wal2json([json.dumps(v, ensure_ascii=ascii_only) for v in values]).values) == values
+
+
+def test_wal2json_booleans_and_kinds() -> None:
+    """true and false become PostgreSQL's letters; begin, commit, messages and truncates are told apart."""
+    assert list(wal2json(["true", "false", '"true"']).values) == ["t", "f", "true"]
+    decoder = Wal2JsonDecoder()
+    begin = decoder.decode(1, b'{"action":"B","lsn":"1/A"}')
+    assert begin is not None and begin[1] == (1 << 32) + 10
+    commit = t.cast(Commit, decoder.decode(99, b'{"action":"C","timestamp":"2026-01-01 00:00:00+00","nextlsn":"0/63"}'))
+    assert (commit.end_lsn, commit.time) == (99, "2026-01-01 00:00:00+00")
+    marker = t.cast(LogicalMessage, decoder.decode(5, b'{"action":"M","timestamp":null,"transactional":false,"prefix":"p","content":"c"}'))
+    assert (marker.prefix, marker.content, marker.transactional) == ("p", "c", False)
+    assert t.cast(Truncate, decoder.decode(5, b'{"action":"T","schema":"a","table":"b"}')).relations == [("a", "b")]
+    update = t.cast(
+        Change,
+        decoder.decode(
+            5,
+            b'{"action":"U","schema":"a","table":"b","columns":[{"name":"x","value":-0}],"identity":[{"name":"id","value":7}]}',
+        ),
+    )
+    assert (update.values, update.old_values, update.old_shape and update.old_shape.columns) == (["-0"], ["7"], ("id",))
+
+
+@pytest.mark.parametrize(
+    "raw", [b"{", b"[]", b'{"action":"X"}', b'{"action":"I","columns":[{"name":"a","value":[1]}]}', b'{"action":"I"\xff}']
+)
+def test_wal2json_refuses_what_it_cannot_read(raw: bytes) -> None:
+    """Never guessed, never skipped."""
+    with pytest.raises(StreamError):
+        Wal2JsonDecoder().decode(1, raw)
+
+
+def test_table_filter_escapes() -> None:
+    """Names with every special character; many tables are asked for by schema."""
+    assert table_filter([("a.b \\c", "x, y*'z"), ("public", "t")])["add-tables"] == r"a\.b\ \\c.x\,\ y\*\'z,public.t"
+    assert table_filter([("s t", f"t{i}") for i in range(1000)])["add-tables"] == r"s\ t.*"
+
+
+def relation(columns: t.Sequence[str], key: int = 1) -> bytes:
+    body = b"".join(bytes([int(i < key)]) + name.encode() + b"\0" + struct.pack(">Ii", 25, -1) for i, name in enumerate(columns))
+    return b"R" + struct.pack(">I", 7) + b"public\0t\0d" + struct.pack(">H", len(columns)) + body
+
+
+UNCHANGED = object()
+
+
+def tuple_data(values: t.Sequence[t.Any]) -> bytes:
+    parts = [struct.pack(">H", len(values))]
+    for value in values:
+        if value is None:
+            parts.append(b"n")
+        elif value is UNCHANGED:
+            parts.append(b"u")
+        else:
+            raw = value.encode()
+            parts.append(b"t" + struct.pack(">I", len(raw)) + raw)
+    return b"".join(parts)
+
+
+def pgoutput(columns: int) -> PgoutputDecoder:
+    decoder = PgoutputDecoder()
+    assert decoder.decode(0, relation([f"c{i}" for i in range(columns)])) is None
+    return decoder
+
+
+@given(st.lists(TEXT, min_size=1, max_size=6))
+def test_pgoutput_keeps_every_text(values: list[str | None]) -> None:
+    """The codec turns values back into the bytes that came."""
+    change = t.cast(Change, pgoutput(len(values)).decode(5, b"I" + struct.pack(">I", 7) + b"N" + tuple_data(values)))
+    assert [None if v is None else v.encode(PgoutputDecoder.codec).decode() for v in change.values] == values
+
+
+def test_pgoutput_updates_deletes_and_the_rest() -> None:
+    """Old keys, old rows, unchanged TOAST, TRUNCATE's flags, messages, origins and types."""
+    decoder = pgoutput(3)
+    oid = struct.pack(">I", 7)
+    plain = t.cast(Change, decoder.decode(5, b"U" + oid + b"N" + tuple_data(["1", UNCHANGED, None])))
+    assert (plain.shape.columns, plain.values, plain.old_shape) == (("c0", "c2"), ["1", None], None)
+    moved = t.cast(Change, decoder.decode(5, b"U" + oid + b"K" + tuple_data(["1", None, None]) + b"N" + tuple_data(["2", "x", "y"])))
+    assert (moved.values, moved.old_shape and moved.old_shape.columns, moved.old_values) == (["2", "x", "y"], ("c0",), ["1"])
+    deleted = t.cast(Change, decoder.decode(5, b"D" + oid + b"O" + tuple_data(["1", "x", None])))
+    assert (deleted.old_shape and deleted.old_shape.columns, deleted.old_values) == (("c0", "c1", "c2"), ["1", "x", None])
+    emptied = t.cast(Truncate, decoder.decode(5, b"T" + struct.pack(">IBI", 1, 3, 7)))
+    assert (emptied.relations, emptied.cascade, emptied.restart_identity) == ([("public", "t")], True, True)
+    said = t.cast(LogicalMessage, decoder.decode(5, b"M\x01" + struct.pack(">Q", 9) + b"pgm.marker\0" + struct.pack(">I", 3) + b"tok"))
+    assert (said.prefix, said.content, said.transactional) == ("pgm.marker", "tok", True)
+    assert decoder.decode(5, b"O" + struct.pack(">Q", 9) + b"origin\0") is None
+    assert decoder.decode(5, b"Y" + oid + b"public\0mood\0") is None
+    commit = t.cast(Commit, decoder.decode(40, b"C\0" + struct.pack(">QQq", 30, 40, 1_000_000)))
+    assert (commit.end_lsn, time_text(commit.time)) == (40, "2000-01-01 00:00:01+00:00")
+
+
+@given(st.binary(max_size=40))
+def test_pgoutput_refuses_what_it_cannot_read(raw: bytes) -> None:
+    """Any bytes give an event or an error of ours, nothing else."""
+    try:
+        pgoutput(2).decode(5, raw or b"?")
+    except StreamError:
+        pass
+
+
+def test_pgoutput_refuses_a_value_longer_than_its_message() -> None:
+    """A torn message is not taken for a short value."""
+    with pytest.raises(StreamError):
+        pgoutput(1).decode(5, b"I" + struct.pack(">I", 7) + b"N\x00\x01t" + struct.pack(">I", 10) + b"abc")
