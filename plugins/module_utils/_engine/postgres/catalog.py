@@ -120,14 +120,15 @@ def _columns(conn: psycopg.Connection[t.Any]) -> dict[int, tuple[Column, ...]]:
 
 
 def _keys(conn: psycopg.Connection[t.Any]) -> dict[int, tuple[str, ...]]:
-    """Columns of the index that is the replica identity: the one named by it, else the primary key (manual 29.2.1... 'publication')."""
+    """Columns of the index that is the replica identity: the one named by it, else the primary key unless that is
+    deferrable (manual, ALTER TABLE: REPLICA IDENTITY)."""
     counted = "i.indnkeyatts" if conn.info.server_version >= 110000 else "i.indnatts"
     rows = conn.execute(f"""
         SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.position)
           FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, position)
           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-         WHERE {USER_SCHEMAS} AND i.indisvalid AND k.position <= {counted}
+         WHERE {USER_SCHEMAS} AND i.indisvalid AND i.indimmediate AND k.position <= {counted}
            AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)
          GROUP BY i.indrelid""")
     return {oid: tuple(names) for oid, names in rows}

@@ -103,7 +103,9 @@ class Supervisor:
 
     async def _validate(self) -> None:
         self._move(State.IN_PROGRESS, Substate.VALIDATION_IN_PROGRESS)
-        report = await asyncio.to_thread(validate, self._spec)
+        report = await asyncio.to_thread(validate, self._spec, home=self._paths.home, stop=self._stop.is_set)
+        if self._stop.is_set():
+            raise _Halted
         self._catalogue.remember(self._paths.key, validation=report.to_dict(), validated=report.status != "Failed")
         if report.status == "Failed":
             failed = [finding for finding in report.findings if finding.severity == "Failed"]
