@@ -3,7 +3,8 @@
 """What the engine does as a program on the runtime host: ``serve`` a migration, ``work`` on and ``receive`` for a database,
 be the ``watchdog``.
 
-The last three are started by the first, and each loads its own part of the engine only. Arguments are names and paths only; secrets are read from the migration's own file.
+The last three are started by the first, and each loads its own part of the engine only. Arguments are names and paths only; secrets are
+read from the migration's own file.
 """
 
 from __future__ import annotations
