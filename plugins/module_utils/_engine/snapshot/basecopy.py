@@ -291,8 +291,6 @@ class BaseCopy:
             with server_errors("set the sequences", self._spec.target, self._job.database, kind=CopyError):
                 finish.set_sequences(source, control)
             schema.take_back(source)
-            for note in finish.copy_database_properties(source, control, self._job.database):
-                self._progress.note(note)
 
     def _under_snapshot(self, open_: contextlib.ExitStack, snapshot: str) -> psycopg.Connection[t.Any]:
         """A session on the source in a read-only transaction with ``snapshot``.

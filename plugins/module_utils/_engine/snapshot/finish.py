@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""After rows, indexes and constraints: sequences, statistics, materialized views, and the properties of the database itself."""
+"""After rows, indexes and constraints: sequences, statistics, materialized views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typing as t
 
 from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import quote_ident, quote_literal, quote_qualified
+from ..postgres.identifiers import quote_literal, quote_qualified
 from .pool import TargetPool
 
 BATCH = 500
@@ -124,39 +124,3 @@ def _analyze(names: t.Sequence[str]) -> t.Callable[[psycopg.Connection[t.Any]], 
         conn.execute(statement)
 
     return run
-
-
-def copy_database_properties(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], database: str) -> list[str]:
-    """Comment, grants and connection limit of the database; its settings belong to the globals.
-
-    :return: notes on what the target refused.
-    """
-    row = source.execute(
-        "SELECT oid, datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [database]
-    ).fetchone()
-    if row is None:
-        return []
-    name = quote_ident(database)
-    statements = [f"COMMENT ON DATABASE {name} IS {quote_literal(row[2])}"] if row[2] is not None else []
-    if row[1] >= 0:
-        statements.append(f"ALTER DATABASE {name} CONNECTION LIMIT {row[1]}")
-    grants = source.execute(
-        "SELECT CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, string_agg(a.privilege_type, ', '), a.is_grantable"
-        " FROM pg_database d, aclexplode(d.datacl) a WHERE d.oid = %s AND a.grantee <> d.datdba GROUP BY 1, 3",
-        [row[0]],
-    ).fetchall()
-    known = {r[0] for r in target.execute("SELECT rolname::text FROM pg_roles")}
-    closed = source.execute("SELECT datacl IS NOT NULL FROM pg_database WHERE oid = %s", [row[0]]).fetchone()
-    if closed and closed[0]:
-        statements.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-    for grantee, privileges, grantable in grants:
-        if not grantee or grantee in known:
-            to = quote_ident(grantee) if grantee else "PUBLIC"
-            statements.append(f"GRANT {privileges} ON DATABASE {name} TO {to}{' WITH GRANT OPTION' if grantable else ''}")
-    notes = []
-    for statement in statements:
-        try:
-            target.execute(statement.encode())
-        except psycopg.Error as exc:
-            notes.append(f"{statement}: refused by the target ({exc.diag.message_primary or exc})")
-    return notes
