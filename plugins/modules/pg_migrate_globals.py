@@ -35,6 +35,11 @@ options:
     type: list
     elements: str
     default: []
+  file:
+    description:
+      - Path on this host of an SQL file to write the source's globals to, as C(pg_dumpall --globals-only) does, and the settings of
+        databases besides. It holds verifiers and is readable by its owner alone.
+    type: path
 extends_documentation_fragment:
   - pgops.migration._attributes
   - pgops.migration._attributes.action
@@ -94,10 +99,12 @@ hint:
 """
 
 import typing as t
+from pathlib import Path
 
 from ..module_utils._ansible.argspec import ArgumentSpec
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import endpoint_options
+from ..module_utils._engine.globals.dump import is_written, render_globals, write_globals
 from ..module_utils._engine.globals.plan import apply_globals, plan_globals
 from ..module_utils._engine.postgres.drivers import require
 
@@ -109,6 +116,7 @@ def globals_options() -> ArgumentSpec:
             "databases": {"type": "list", "elements": "str", "default": []},
             "superuser_policy": {"type": "str", "choices": ["remove", "demote"], "default": "remove"},
             "exclude": {"type": "list", "elements": "str", "default": []},
+            "file": {"type": "path"},
         }
     )
 
@@ -126,11 +134,15 @@ def main() -> t.NoReturn:
             superuser_policy=params["superuser_policy"],
             exclude=params["exclude"],
         )
-        result.plan(bool(plan.actions), plan.before, plan.after)
+        text = render_globals(module.endpoint("source")) if params["file"] else ""
+        unwritten = bool(params["file"]) and not is_written(Path(params["file"]), text)
+        result.plan(bool(plan.actions) or unwritten, plan.before, plan.after)
         actions = [{"kind": action.kind, "name": action.name, "statement": action.statement} for action in plan.actions]
-        result.add(actions=actions, left_out=[str(item) for item in plan.skipped], summary=f"{len(actions)} statements")
-        if plan.actions and not module.check_mode:
+        if not module.check_mode:
             apply_globals(plan)
+            if unwritten:
+                write_globals(Path(params["file"]), text)
+        result.add(actions=actions, left_out=[str(item) for item in plan.skipped], summary=f"{len(actions)} statements")
     module.exit()
 
 

@@ -9,6 +9,7 @@ comments, so that nothing in it can be taken for a command of a client.
 from __future__ import annotations
 
 import os
+import stat
 import typing as t
 from pathlib import Path
 
@@ -26,8 +27,8 @@ HEADER = (
 )
 
 
-def dump_globals(endpoint: Endpoint, path: Path, *, passwords: bool = True) -> int:
-    """Write the globals of ``endpoint`` to ``path``, mode 0600, replacing what is there; the number of statements.
+def render_globals(endpoint: Endpoint, *, passwords: bool = True) -> str:
+    """The file's text for the server ``endpoint``; the same as long as its globals are.
 
     :param passwords: write verifiers where the login may read them.
     """
@@ -35,13 +36,25 @@ def dump_globals(endpoint: Endpoint, path: Path, *, passwords: bool = True) -> i
         state = read_state(conn)
         lines = [*HEADER, *_roles(state, passwords), *_settings(state, role_only=True), *_memberships(state), *_parameters(state)]
         lines += [*_tablespaces(conn), *_settings(state, role_only=False)]
+    return "".join(line + ";\n" for line in lines)
+
+
+def is_written(path: Path, text: str) -> bool:
+    """Is ``text`` in the file already, readable by its owner alone?"""
+    try:
+        return path.read_text(encoding="utf-8") == text and stat.S_IMODE(path.stat().st_mode) == 0o600
+    except FileNotFoundError:
+        return False
+
+
+def write_globals(path: Path, text: str) -> None:
+    """Replace the file ``path`` by one of mode 0600 with ``text``; never a moment with other rights or half of it."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write("".join(line + ";\n" for line in lines))
+        file.write(text)
     fresh.replace(path)
-    return len(lines)
 
 
 def _roles(state: State, passwords: bool) -> t.Iterator[str]:
