@@ -217,6 +217,7 @@ class Manager:
             "cutover": facts.get("cutover"),
             "verification": facts.get("verification"),
             "canceled": facts.get("canceled"),
+            "globals": facts.get("globals"),
             "events": record["events"],
             "engine": live.get("engine"),
             "service": {"running": pid is not None, "pid": pid, "supervisor": self._supervisor},

@@ -119,6 +119,7 @@ def _first_time(spec: MigrationSpec, database: str, work: Path) -> Prepared:
         snapshot: Snapshot
         if spec.online:
             choice = choose_plugin(spec.source, database, spec.changes.plugin)
+            _undo_source(spec, database, name)  # of an attempt that was killed before it could remember its slot
             undo.callback(_undo_source, spec, database, name)
             _publish(spec, database, name, choice)
             snapshot = create_slot(spec.source, database, name, choice.plugin)

@@ -117,15 +117,16 @@ class Supervisor:
             )
 
     async def _migrate_globals(self) -> None:
-        def work() -> tuple[int, list[str]]:
+        def work() -> tuple[list[str], list[str]]:
             options = self._spec.globals
             plan = plan_globals(
                 self._spec.source, self._spec.target, databases=self._spec.databases, superuser_policy=options.superuser_policy
             )
-            return len(apply_globals(plan)), [str(skipped) for skipped in plan.skipped]
+            return apply_globals(plan), [str(skipped) for skipped in plan.skipped]
 
-        count, skipped = await asyncio.to_thread(work)
-        self._catalogue.event(self._paths.key, "info", f"Globals: {count} statements applied, {len(skipped)} left out")
+        done, skipped = await asyncio.to_thread(work)
+        self._catalogue.remember(self._paths.key, globals={"applied": done, "left_out": skipped})
+        self._catalogue.event(self._paths.key, "info", f"Globals: {len(done)} statements applied, {len(skipped)} left out")
 
     async def _copy(self) -> None:
         """Start the workers, few at a time, and wait until all follow the stream (online) or have copied (offline)."""
@@ -230,12 +231,15 @@ class Supervisor:
         if verify:
             results = {database: await self._ask(database, "verify") for database in self._spec.databases}
             equal = all(result["equal"] for result in results.values())
-            verification = {"equal": equal, "time": now(), "databases": results}
+            complete = all(result["complete"] for result in results.values())
+            verification = {"equal": equal, "complete": complete, "time": now(), "databases": results}
             self._catalogue.remember(self._paths.key, verification=verification)
             certificate = {"migration": self._spec.public(), "cutover": self._cutover, "verification": verification}
             write_json(self._paths.folder / "certificate.json", certificate)
             if not equal:
                 self._catalogue.event(self._paths.key, "error", "Verification found differences; see certificate.json")
+            if not complete:
+                self._catalogue.event(self._paths.key, "warning", "Verification could not compare every table; see certificate.json")
         for receiver in self._receivers.values():
             await receiver.stop()
         if self._spec.globals.enabled:

@@ -71,6 +71,11 @@ class VerifyResult:
         return not self.schema
 
     @property
+    def complete(self) -> bool:
+        """Was every table compared? One that was truncated or rewritten after its snapshot cannot be."""
+        return all(table.compared for table in self.tables)
+
+    @property
     def rows(self) -> int:
         """Rows compared, as counted on the source."""
         return sum(table.rows_source for table in self.tables)
@@ -92,6 +97,7 @@ class VerifyResult:
         return {
             "database": self.database,
             "equal": self.equal,
+            "complete": self.complete,
             "schema_equal": self.schema_equal,
             "rows": self.rows,
             "tables": [table.to_dict() for table in self.tables],
