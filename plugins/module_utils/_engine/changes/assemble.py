@@ -17,6 +17,9 @@ from . import spool as sp
 from .batch import Batch
 from .tables import TargetTables
 
+VALUE_COST = 60
+"""What a value takes in memory besides its text (bytes): rows of many short values must not make a batch large."""
+
 MARKER, HEARTBEAT = "pgm.marker", "pgm.heartbeat"
 
 
@@ -73,8 +76,9 @@ class Assembler:
     def _event(self, event: ev.Event, size: int) -> None:
         op = event[0]
         if op in (ev.INSERT, ev.UPDATE, ev.DELETE):
-            self._pending.append(t.cast(ev.Change, event))
-            self._bytes += size
+            change = t.cast(ev.Change, event)
+            self._pending.append(change)
+            self._bytes += size + VALUE_COST * (len(change.values) + len(change.old_values))
             if len(self._pending) >= self._batch_rows or self._bytes >= self._batch_bytes:
                 self._piece()
         elif op == ev.BEGIN:

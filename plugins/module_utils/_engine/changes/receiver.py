@@ -137,7 +137,12 @@ class Receiver:
             if self._is_pgoutput:
                 options["publication_names"] = '"' + self._slot.replace('"', '""') + '"'
             else:
-                options.update(table_filter([(table.schema, table.name) for table in streamed_tables(conn)]))
+                others = conn.execute(
+                    "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+                    " WHERE c.relkind IN ('r', 'm', 'p')"
+                ).fetchall()
+                streamed = [(table.schema, table.name) for table in streamed_tables(conn)]
+                options.update(table_filter(streamed, [(schema, name) for schema, name in others]))
         if self._spool is None:
             self._spool = sp.SpoolWriter(self._folder, self._spec.changes.segment_bytes, confirmed)
         if confirmed > self._spool.durable:

@@ -39,19 +39,27 @@ FILTER_TABLES = 300
 _SPECIAL = re.compile(r"([\\ ,.*'])")
 
 
-def table_filter(tables: t.Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Options that let through only ``tables`` and our own logical messages; special characters are escaped as its README says."""
+def table_filter(tables: t.Sequence[tuple[str, str]], others: t.Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+    """Options that let through only ``tables`` and our own logical messages; special characters are escaped as its README says.
+
+    :param others: further relations, which are to be left out where whole schemas are asked for.
+    """
 
     def escaped(name: str) -> str:
         return _SPECIAL.sub(r"\\\1", name)
 
+    options = {"add-msg-prefixes": "pgm.marker,pgm.heartbeat"}
     if not tables:
         listed = "pg_migration.nothing"
     elif len(tables) <= FILTER_TABLES:
         listed = ",".join(f"{escaped(schema)}.{escaped(name)}" for schema, name in tables)
     else:
-        listed = ",".join(f"{escaped(schema)}.*" for schema in sorted({schema for schema, dummy in tables}))
-    return {"add-tables": listed, "add-msg-prefixes": "pgm.marker,pgm.heartbeat"}
+        schemas = {schema for schema, dummy in tables}
+        listed = ",".join(f"{escaped(schema)}.*" for schema in sorted(schemas))
+        unwanted = [other for other in sorted(set(others) - set(tables)) if other[0] in schemas]
+        if unwanted:
+            options["filter-tables"] = ",".join(f"{escaped(schema)}.{escaped(name)}" for schema, name in unwanted)
+    return {"add-tables": listed, **options}
 
 
 if msgspec is not None:
