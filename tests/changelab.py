@@ -19,7 +19,7 @@ import typing as t
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import conftest  # noqa: F401  # pylint: disable=unused-import  - makes the checkout importable
+import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
 import psycopg
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.receiver import Receiver
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.stream import ChangeStream, Position

@@ -64,7 +64,9 @@ class Host:
     def cut_over(self, key: str, seconds: float = 120.0, **options: t.Any) -> dict[str, t.Any]:
         """Cut over and wait for the end."""
         self.manager.request_cutover(key, options)
-        status = self.until(key, lambda s: s["state"] != "WaitingForUserAction" or (s["cutover"] or {}).get("given_back"), "a cutover", seconds)
+        status = self.until(
+            key, lambda s: s["state"] != "WaitingForUserAction" or (s["cutover"] or {}).get("given_back"), "a cutover", seconds
+        )
         if status["state"] == "WaitingForUserAction":
             raise AssertionError(f"cutover given back: {status['cutover']}")
         return self.until(key, lambda s: s["state"] == "Succeeded", "Succeeded", seconds)

@@ -298,8 +298,8 @@ def pause(folder: Path, target_port: int) -> Pause | None:
         after = [n.time for n in confirmed if n.port == str(target_port)]
         if before and after:
             felt.append(min(after) - max(before))
-        last = max(last, max(before, default=0.0))
-        first = min(first, min(after, default=float("inf")))
+        last = max([last, *before])
+        first = min([first, *after])
     return Pause(first - last, tuple(sorted(felt))) if felt else None
 
 

@@ -35,7 +35,8 @@ def can_connect(login: t.Any, server: t.Any, database: str) -> bool:
 
 def privileges(server: t.Any, database: str) -> str:
     query = (
-        "SELECT coalesce(string_agg(x, ' ' ORDER BY x), '') FROM (SELECT (a).grantee::regrole || ':' || (a).privilege_type || (a).is_grantable AS x"
+        "SELECT coalesce(string_agg(x, ' ' ORDER BY x), '')"
+        " FROM (SELECT (a).grantee::regrole || ':' || (a).privilege_type || (a).is_grantable AS x"
         " FROM (SELECT aclexplode(coalesce(datacl, acldefault('d', datdba))) a FROM pg_database WHERE datname = %s) s) u"
     )
     with server.connect() as conn:
@@ -118,7 +119,9 @@ def test_the_watchdog_opens_the_source(cause, tmp_path: Path, source, owner, sou
     change = plan_fence(spec.source, source_database)
     journal.open([change], time.monotonic() + (60 if cause == "crash" else 2))
     watchdog = subprocess.Popen(
-        [sys.executable, "-c", WATCHDOG, str(tmp_path), spec.key], stdin=subprocess.PIPE, env={"PYTHONPATH": sys.path[0] + ":" + sys.path[1]}
+        [sys.executable, "-c", WATCHDOG, str(tmp_path), spec.key],
+        stdin=subprocess.PIPE,
+        env={"PYTHONPATH": sys.path[0] + ":" + sys.path[1]},
     )
     raise_fence(spec.source, change, time.monotonic() + 10)
     assert not can_connect(owner, source, source_database)

@@ -12,11 +12,10 @@ import typing as t
 import psycopg
 import pytest
 import workload as writers
-from host import Host, run_whole
-from rows import differences
-
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, CutoverAborted, IllegalTransition
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from host import Host, run_whole
+from rows import differences
 
 SCHEMA = """
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
@@ -26,7 +25,8 @@ CREATE TABLE account (id serial PRIMARY KEY, customer bigint NOT NULL REFERENCES
 CREATE TABLE event (day date NOT NULL, id bigint NOT NULL, body jsonb, PRIMARY KEY (day, id)) PARTITION BY RANGE (day);
 CREATE TABLE event_a PARTITION OF event FOR VALUES FROM ('2026-01-01') TO ('2026-07-01');
 CREATE TABLE event_b PARTITION OF event FOR VALUES FROM ('2026-07-01') TO ('2027-01-01');
-INSERT INTO customer (name, big) SELECT 'customer ' || i, repeat(md5(i::text), CASE WHEN i % 100 = 0 THEN 400 ELSE 1 END) FROM generate_series(1, {n}) i;
+INSERT INTO customer (name, big) SELECT 'customer ' || i, repeat(md5(i::text), CASE WHEN i % 100 = 0 THEN 400 ELSE 1 END)
+  FROM generate_series(1, {n}) i;
 INSERT INTO account (customer, amount) SELECT i, 1000 FROM generate_series(1, {n}) i;
 INSERT INTO event SELECT date '2026-01-01' + (i % 364), i, jsonb_build_object('n', i, 'x', array[i, null]) FROM generate_series(1, {n}) i;
 CREATE MATERIALIZED VIEW total AS SELECT mood, count(*) FROM customer GROUP BY mood;
@@ -140,8 +140,8 @@ def test_online_under_writers(plugin, host, source, target, owner, shop, spec_fa
 
 @pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
 def test_exact_under_eight_writers(plugin, host, source, target, owner, source_database, spec_factory, tmp_path) -> None:
-    """Interleaved long and short transactions, savepoints, moved and reused keys, TRUNCATE of two tables, COPY, unchanged TOAST, rows without
-    a key, during the whole migration: every row equal, the sum kept, no acknowledged commit missing (law 1 to 7)."""
+    """Interleaved long and short transactions, savepoints, moved and reused keys, TRUNCATE of two tables, COPY, unchanged TOAST, rows
+    without a key, during the whole migration: every row equal, the sum kept, no acknowledged commit missing (law 1 to 7)."""
     dsn_file = tmp_path / "dsn"
     writers.point_at(dsn_file, source.dsn(source_database, owner.name, owner.password))
     workload = writers.Workload(dsn_file, 8, folder=tmp_path / "notes", rate=20)

@@ -40,8 +40,19 @@ class Playbooks:
 
     def play(self, name: str, *arguments: str) -> Run:
         """``ansible-playbook pgops.migration.NAME -i inventory``."""
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), f"pgops.migration.{name}", "-i", str(self.inventory), *arguments]
-        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".work" / "link"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0"}
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            f"pgops.migration.{name}",
+            "-i",
+            str(self.inventory),
+            *arguments,
+        ]
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".work" / "link"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+        }
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=self.folder, check=False, timeout=300)
         return Run(done.returncode, done.stdout + done.stderr)
 
@@ -113,7 +124,17 @@ def test_check_then_real_then_again(plays, source, target, shop) -> None:
     assert first.changed > 0 and "WaitingForCutoverTrigger" in first.text
     assert one.play("migrate").fine().changed == 0
     status = one.play("status").fine()
-    for column in ("Name", "Status", "Migration mode", "Migration type", "Source server", "Source server type", "Databases", "Duration", "Start time"):
+    for column in (
+        "Name",
+        "Status",
+        "Migration mode",
+        "Migration type",
+        "Source server",
+        "Source server type",
+        "Databases",
+        "Duration",
+        "Start time",
+    ):
         assert column in status.text
     assert status.changed == 0
     dry = one.play("cutover", "--check").fine()

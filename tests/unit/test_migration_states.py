@@ -102,7 +102,13 @@ def test_mode_is_offline_unless_said() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"mode": "fast"}, {"option": "go"}, {"sorce": {}}, {"source": {"host": "a", "user": "u", "type": "mainframe"}}, {"copy": {"jobs": "many"}}],
+    [
+        {"mode": "fast"},
+        {"option": "go"},
+        {"sorce": {}},
+        {"source": {"host": "a", "user": "u", "type": "mainframe"}},
+        {"copy": {"jobs": "many"}},
+    ],
 )
 def test_bad_specifications_are_refused(wrong: dict[str, object]) -> None:
     """R1: an unknown source type, and every other bad value or unknown key."""

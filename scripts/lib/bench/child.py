@@ -14,7 +14,7 @@ import typing as t
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-import conftest  # noqa: F401  # pylint: disable=unused-import  the checkout as a collection
+import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.receiver import Receiver
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.stream import ChangeStream
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-import conftest  # noqa: F401  # pylint: disable=unused-import  the checkout as a collection
+import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
 import measure
 import pair
 import snapshot

@@ -54,7 +54,14 @@ def run(words: t.Sequence[str | Path], log: Path, passfile: Path | None = None) 
     """Run a program to its end; its output goes to ``log``, the passwords come from ``passfile``."""
     environment = {**os.environ, **({"PGPASSFILE": str(passfile)} if passfile else {})}
     with log.open("ab") as out:
-        process = subprocess.Popen(list(map(str, words)), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment)
+        process = subprocess.Popen(
+            list(map(str, words)),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment,
+            start_new_session=True,  # pgcopydb ends its whole process group when it fails
+        )
     try:
         return reap(process)
     except RuntimeError as exc:

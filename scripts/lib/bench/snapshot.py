@@ -1,10 +1,14 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""A whole clone of the shop: by the project, by pg_dump and pg_restore, by pgcopydb."""
+"""A whole clone of a database: by the project, by pg_dump and pg_restore, by pgcopydb.
+
+``plain``: four tables with a key and two indexes each. ``shop``: the demo's, with most of what PostgreSQL can hold.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import typing as t
@@ -19,25 +23,32 @@ DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 COUNTS = """SELECT string_agg(format('%I.%I', schemaname, relname) || ' ' || (xpath('/row/c/text()', query_to_xml(
     format('SELECT count(*) AS c FROM %I.%I', schemaname, relname), false, true, '')))[1]::text, E'\\n' ORDER BY schemaname, relname)
     FROM pg_stat_user_tables WHERE schemaname !~ '^pgm_' AND relid NOT IN (SELECT partrelid FROM pg_partitioned_table)"""
-INDEXES = "SELECT count(*) FROM pg_index WHERE indisvalid AND indrelid > 16384 AND indrelid::regclass::text !~ '^pgm_'"
+INDEXES = "SELECT count(*) FROM pg_index WHERE indisvalid AND indrelid > 16384 AND indrelid::regclass::text !~ '^pgm_|^pg_toast'"
+
+
+PLAIN = """
+CREATE TABLE plain_{n} (id bigint PRIMARY KEY, at timestamptz NOT NULL, reading float8, word text, key uuid, extra jsonb);
+INSERT INTO plain_{n} SELECT i, '2024-01-01 UTC'::timestamptz + i * interval '1 second', sqrt(i), md5(i::text), md5(i::text)::uuid,
+    CASE WHEN i % 4 = 0 THEN jsonb_build_object('i', i, 'w', md5(i::text)) END FROM generate_series(1, {rows}) i;
+CREATE INDEX ON plain_{n} (at);
+CREATE INDEX ON plain_{n} (word);
+"""
 
 
 class Clone:
     """The source, the target, and how a clone is checked."""
 
-    def __init__(self, source: lab.Server, target: lab.Server, folder: Path, scale: float) -> None:
+    def __init__(self, case: str, source: lab.Server, target: lab.Server, folder: Path, scale: float) -> None:
         self.source, self.target, self.folder = source, target, folder
         self.passfile = measure.passfile(folder, source, target)
         self.log = folder / "snapshot.log"
-        roles = (DATA / "shop_roles.sql").read_text()
-        target.create_role(pair.OWNER, pair.PASSWORDS[target.port])
-        target.execute(f"GRANT {pair.OWNER} TO admin WITH ADMIN OPTION")
-        target.execute(roles)
-        source.execute(roles)
         source.create_database(DATABASE, pair.OWNER)
         with source.connect(DATABASE, pair.OWNER, pair.PASSWORDS[source.port]) as conn:
             conn.execute("SELECT set_config('shop.scale', %s, false)", [str(scale)])
-            conn.execute(t.cast(t.Any, (DATA / "shop.sql").read_text()))
+            text = (DATA / "shop.sql").read_text()
+            if case == "plain":
+                text = "".join(PLAIN.format(n=n, rows=round(500_000 * scale / n)) for n in range(1, 5))
+            conn.execute(t.cast(t.Any, text))
         source.execute("VACUUM ANALYZE", DATABASE)
         self.expected = self._shape(source)
 
@@ -121,24 +132,35 @@ def pgcopydb(clone: Clone) -> dict[str, float]:
         clock.stop()
         sample = clock.sample(use)
         clone.check()
-    except RuntimeError as exc:
+    except RuntimeError:
+        said = clone.log.read_text(errors="replace")
+        steps = re.findall(r"STEP \d+: .*", said)
+        complaints = [*steps[-1:], *(line for line in said.splitlines() if re.search(r"\b(ERROR|FATAL)\b +\w", line))]
         version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
-        raise measure.Skipped(f"{version} fails here: {exc}") from None
+        raise measure.Skipped(f"{version} fails here: {' | '.join(complaints[:4])}") from None
     return sample
 
 
 def run(results: measure.Results, source: lab.Server, target: lab.Server, folder: Path, scale: float, runs: int) -> None:
-    """All subjects in turn, ``runs`` times."""
-    clone = Clone(source, target, folder, scale)
-    subjects: dict[str, t.Callable[[Clone], dict[str, float]]] = {
-        "pg_dump+pg_restore": dump_restore,
-        "pgcopydb": pgcopydb,
-        "project": project,
-    }
-    for dummy in range(runs):
-        for name in list(subjects):
-            try:
-                results.add("snapshot", "shop", name, subjects[name](clone))
-            except measure.Skipped as exc:
-                results.skip("snapshot", "shop", name, str(exc))
-                del subjects[name]
+    """All subjects in turn, ``runs`` times, for both databases."""
+    roles = (DATA / "shop_roles.sql").read_text()
+    target.create_role(pair.OWNER, pair.PASSWORDS[target.port])
+    target.execute(f"GRANT {pair.OWNER} TO admin WITH ADMIN OPTION")
+    for server in (source, target):
+        server.execute(roles)
+    for case in ("plain", "shop"):
+        clone = Clone(case, source, target, folder, scale)
+        subjects: dict[str, t.Callable[[Clone], dict[str, float]]] = {
+            "pg_dump+pg_restore": dump_restore,
+            "pgcopydb": pgcopydb,
+            "project": project,
+        }
+        for dummy in range(runs):
+            for name in list(subjects):
+                try:
+                    results.add("snapshot", case, name, subjects[name](clone))
+                except measure.Skipped as exc:
+                    results.skip("snapshot", case, name, str(exc))
+                    del subjects[name]
+        source.drop_database(DATABASE)
+        target.drop_database(DATABASE)

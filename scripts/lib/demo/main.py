@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 
 import compare
-import conftest  # noqa: F401  the checkout as a collection
+import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
 import estate
 import pair
 import psycopg
