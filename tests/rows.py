@@ -14,7 +14,7 @@ SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c J
 
 
 def digests(conn: psycopg.Connection[t.Any]) -> dict[str, tuple[int, str]]:
-    """Rows and MD5 of the sorted text of all rows of each table; a materialized view is refreshed on the target and left out."""
+    """Rows and MD5 of the sorted text of all rows of each table. (A materialized view is refreshed there: it may be fresher.)"""
     conn.execute("SET extra_float_digits = 3; SET row_security = off")
     return {
         name: conn.execute(

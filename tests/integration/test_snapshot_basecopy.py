@@ -455,7 +455,8 @@ def test_large_objects_and_views_at_the_cutover(
 def test_key_histogram_partitions_a_table(source: lab.Server, source_database: str) -> None:
     """The plan for servers before 14: every row in exactly one chunk, also with negative and skewed keys and odd collations."""
     numbers = "CREATE TABLE numbers (k bigint PRIMARY KEY)"
-    some = "INSERT INTO numbers SELECT (random() ^ 5 * 1e9)::bigint * (i % 2 * 2 - 1) + i FROM generate_series(1, 5000) i ON CONFLICT DO NOTHING"
+    some = "INSERT INTO numbers SELECT (random() ^ 5 * 1e9)::bigint * (i % 2 * 2 - 1) + i FROM generate_series(1, 5000) i"
+    some += " ON CONFLICT DO NOTHING"
     words = "CREATE TABLE words (a text, b int, PRIMARY KEY (a, b))"
     more = "INSERT INTO words SELECT chr(30 + i % 600) || 'é''\\', i FROM generate_series(1, 3000) i"
     source.execute("; ".join([numbers, some, words, more, "ANALYZE"]), source_database)
