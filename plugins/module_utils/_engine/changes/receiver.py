@@ -142,7 +142,7 @@ class Receiver:
                     " WHERE c.relkind IN ('r', 'm', 'p')"
                 ).fetchall()
                 streamed = [(table.schema, table.name) for table in streamed_tables(conn)]
-                options.update(table_filter(streamed, [(schema, name) for schema, name in others]))
+                options.update(table_filter(streamed, list(others)))
         if self._spool is None:
             self._spool = sp.SpoolWriter(self._folder, self._spec.changes.segment_bytes, confirmed)
         if confirmed > self._spool.durable:
