@@ -131,13 +131,20 @@ class Cutover:
         totals = {key: sum(a[key] for a in answers) for key in ("sequences", "large_objects", "materialized_views")}
         return ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in totals.items())
 
+    async def finish_release(self) -> CutoverResult:
+        """Do again what follows the point of no return, for a service that was killed there: the hook may run a second time."""
+        await self._phase("release", self._let_in())
+        return self.result
+
+    async def _let_in(self) -> str:
+        text = await asyncio.to_thread(self._run_hook) if self._options.release else "no hook"
+        self.result.released_at = now()
+        return text
+
     async def _release(self) -> str:
         if self._options.fence != "none":
             self._journal.release()
-        text = "no hook"
-        if self._options.release:
-            text = await asyncio.to_thread(self._run_hook)
-        self.result.released_at = now()
+        text = await self._let_in()
         if self._options.fence != "none":
             self.result.pause_seconds = round(time.monotonic() - self._began, 3)
         self._end_watchdog()

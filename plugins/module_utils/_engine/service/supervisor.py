@@ -15,7 +15,7 @@ import typing as t
 
 from ..cutover.machine import Cutover
 from ..cutover.watchdog import FenceJournal
-from ..errors import CutoverAborted, MigrationError
+from ..errors import CutoverAborted, MigrationError, VerificationFailed
 from ..globals.plan import apply_globals, plan_globals, revoke_admin_memberships
 from ..migration.catalogue import Catalogue, now
 from ..migration.paths import MigrationPaths, write_json
@@ -93,9 +93,9 @@ class Supervisor:
             await self._migrate_globals()
         self._move(State.IN_PROGRESS, Substate.MIGRATING_DATA)
         await self._copy()
-        if record["facts"].get("cutover", {}).get("released_at"):  # broken off after the point of no return
+        if self._was_released(record["facts"]):
             self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
-            await self._prove(False)
+            await self._finish_released(record["facts"])
         elif self._spec.online:
             await self._wait_for_cutover()
         else:
@@ -223,6 +223,18 @@ class Supervisor:
         await self._prove(options.verify and options.fence != "none")
         return True
 
+    def _was_released(self, facts: dict[str, t.Any]) -> bool:
+        """Was this migration broken off after the point of no return? The journal says so before the record can."""
+        return bool((facts.get("cutover") or {}).get("released_at")) or FenceJournal(self._paths.fence).state() == "released"
+
+    async def _finish_released(self, facts: dict[str, t.Any]) -> None:
+        """Let the writers in if that is not known to have happened, and end."""
+        if not (facts.get("cutover") or {}).get("released_at"):
+            cutover = Cutover(self._paths, self._spec, self._spec.databases, self._spec.cutover, self._ask)
+            self._cutover = (await cutover.finish_release()).to_dict()
+            self._catalogue.remember(self._paths.key, cutover=self._cutover)
+        await self._prove(False)
+
     async def _ask(self, database: str, command: str, **arguments: t.Any) -> dict[str, t.Any]:
         return await self._workers[database].ask(command, **arguments)
 
@@ -236,8 +248,6 @@ class Supervisor:
             self._catalogue.remember(self._paths.key, verification=verification)
             certificate = {"migration": self._spec.public(), "cutover": self._cutover, "verification": verification}
             write_json(self._paths.folder / "certificate.json", certificate)
-            if not equal:
-                self._catalogue.event(self._paths.key, "error", "Verification found differences; see certificate.json")
             if not complete:
                 self._catalogue.event(self._paths.key, "warning", "Verification could not compare every table; see certificate.json")
         for receiver in self._receivers.values():
@@ -247,7 +257,29 @@ class Supervisor:
         for database in self._spec.databases:
             await self._ask(database, "finish")
             self._progress[database].merge({"phase": "finished", "state": "Succeeded", "ended": now()})
+        self._refuse_differences()
         self._move(State.SUCCEEDED, Substate.COMPLETED)
+
+    def _refuse_differences(self) -> None:
+        """A migration whose proof found differences has not succeeded, however complete it is.
+
+        :raises VerificationFailed: naming the first tables that differ.
+        """
+        verification = (self._catalogue.get(self._paths.key) or {})["facts"].get("verification")
+        if not verification or verification["equal"]:
+            return
+        names = [
+            f"{database}: {table['label']}"
+            for database, result in verification["databases"].items()
+            for table in result["tables"]
+            if table["compared"] and not table["equal"]
+        ]
+        raise VerificationFailed(
+            f"Source and target differ as of the cutover: {', '.join(names[:5]) or 'sequences or large objects'}.",
+            code="PGM6001",
+            hint=f"Keys and values of both sides are in {self._paths.folder / 'certificate.json'}; the source is still fenced and complete.",
+            details={"tables": names},
+        )
 
     async def _finish_offline(self) -> None:
         self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
