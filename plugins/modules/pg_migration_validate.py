@@ -23,7 +23,7 @@ options:
     default: failed
   report_dir:
     description:
-      - Folder on the runtime host to write C(validation.json) and C(validation.txt) to. It is made if it is missing.
+      - Folder on the runtime host to write C(validation.json) and the page C(validation.html) to. It is made if it is missing.
       - The reports are a record of the run and do not count as a change. Nothing is written in check mode.
     type: path
 extends_documentation_fragment:
@@ -73,8 +73,13 @@ report:
       description: One for each thing that was looked at, with code, scope, side, object, severity, message and fix.
       type: list
       elements: dict
+files:
+  description: The report files that were written.
+  returned: when O(report_dir) is given, not in check mode
+  type: list
+  elements: str
 lines:
-  description: The findings as a table of lines.
+  description: A table for people of the connections and of what is not as it should be; RV(report) has every finding.
   returned: always
   type: list
   elements: str
@@ -90,7 +95,6 @@ hint:
   sample: Correct user and password.
 """
 
-import json
 import typing as t
 from pathlib import Path
 
@@ -111,26 +115,20 @@ def validate_options() -> ArgumentSpec:
     )
 
 
-def write_reports(folder: Path, report: dict[str, t.Any], lines: list[str]) -> None:
-    """Keep the report for machines and for people, readable by the owner alone."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, text in (("validation.json", json.dumps(report, indent=2, default=str)), ("validation.txt", "\n".join(lines))):
-        path = folder / name
-        path.write_text(text + "\n", encoding="utf-8")
-        path.chmod(0o600)
-
-
 def main() -> t.NoReturn:
     """Entry point."""
     module = MigrationModule(migration_options().merge(validate_options()))
     with module.reporting() as result:
         spec = module.spec()
         require("psycopg")
-        report = validate(spec, home=Path(module.params["home"])).to_dict()
+        found = validate(spec, home=Path(module.params["home"]))
+        report = found.to_dict()
         lines = finding_lines(report)
         result.add(validation_status=report["status"], report=report, lines=lines, summary=lines[-1])
         if module.params["report_dir"] and not module.check_mode:
-            write_reports(Path(module.params["report_dir"]), report, lines)
+            folder = Path(module.params["report_dir"])
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            result.add(files=[str(found.write_json(folder / "validation.json")), str(found.write_html(folder / "validation.html"))])
         if report["status"] in FATAL[module.params["fail_on"]]:
             module.fail(validation_error(report), phase="ValidationInProgress")
     module.exit()

@@ -89,11 +89,13 @@ def test_table_reads_at_a_glance(spec: MigrationSpec) -> None:
     report = Report(
         spec, [finding(), finding("Warning", "shop", check="replica identity", code="PGM2301", message="1 table", fix="ALTER TABLE x;")]
     )
+    report.findings.append(finding(check="connectivity source", message="0.01 s"))
     assert report.table() == [
-        "instance  wal_level         Succeeded  logical",
-        "shop      replica identity  Warning    PGM2301  1 table",
-        " " * 39 + "Fix: ALTER TABLE x;",
-        "Overall  Warning (1 of 2)",
+        "shop      replica identity     Warning    PGM2301  1 table",
+        " " * 42 + "Fix: ALTER TABLE x;",
+        "instance  connectivity source  Succeeded  0.01 s",
+        "1 further checks Succeeded",
+        "Overall  Warning (1 of 3)",
     ]
 
 

@@ -97,20 +97,8 @@ def cutover_lines(status: Status) -> list[str]:
 
 
 def finding_lines(report: t.Mapping[str, t.Any] | None) -> list[str]:
-    """A validation report as a table of lines; warnings and failures carry their fix."""
-    if not report:
-        return []
-    findings: list[dict[str, t.Any]] = list(report.get("findings") or [])
-    lines = []
-    for finding in findings:
-        scope = finding.get("database") or finding.get("scope") or ""
-        text = str(finding.get("message") or "")
-        if finding.get("severity") != "Succeeded":
-            text = f"{finding.get('code')}  {text}" + (f"  Fix: {finding['fix']}" if finding.get("fix") else "")
-        lines.append(f"{scope:<14} {str(finding.get('check') or ''):<28} {str(finding.get('severity')):<10} {text}".rstrip())
-    bad = sum(1 for finding in findings if finding.get("severity") != "Succeeded")
-    lines.append(f"Overall        {report.get('status')} ({bad} of {len(findings)} with a remark)")
-    return lines
+    """The table of a validation report, see :meth:`..validate.report.Report.table`; empty before there is one."""
+    return list((report or {}).get("table") or [])
 
 
 def validation_error(report: t.Mapping[str, t.Any]) -> MigrationError:

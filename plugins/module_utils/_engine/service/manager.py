@@ -221,7 +221,11 @@ class Manager:
             "events": record["events"],
             "engine": live.get("engine"),
             "service": {"running": pid is not None, "pid": pid, "supervisor": self._supervisor},
-            "files": {"log": str(paths.log), "report": str(paths.folder / "certificate.json")},
+            "files": {
+                "log": str(paths.log),
+                "report": str(paths.folder / "certificate.json"),
+                "validation": str(paths.folder / "validation.html"),
+            },
         }
         status["summary"] = summarize(status)
         if State(record["state"]) in ACTIVE and pid is None:

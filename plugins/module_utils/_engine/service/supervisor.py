@@ -106,6 +106,7 @@ class Supervisor:
         report = await asyncio.to_thread(validate, self._spec, home=self._paths.home, stop=self._stop.is_set)
         if self._stop.is_set():
             raise _Halted
+        await asyncio.to_thread(report.write_html, self._paths.folder / "validation.html")
         self._catalogue.remember(self._paths.key, validation=report.to_dict(), validated=report.status != "Failed")
         if report.status == "Failed":
             failed = [finding for finding in report.findings if finding.severity == "Failed"]
@@ -277,7 +278,7 @@ class Supervisor:
         raise VerificationFailed(
             f"Source and target differ as of the cutover: {', '.join(names[:5]) or 'sequences or large objects'}.",
             code="PGM6001",
-            hint=f"Keys and values of both sides are in {self._paths.folder / 'certificate.json'}; the source is still fenced and complete.",
+            hint=f"Keys and values of both sides are in {self._paths.folder / 'certificate.json'}; the source is fenced and whole.",
             details={"tables": names},
         )
 

@@ -90,18 +90,22 @@ class Report:
         }
 
     def table(self) -> list[str]:
-        """Lines for people: where, what, how it went, and for what is wrong the code, the message and the fix."""
+        """Lines for people: the connections and whatever is not as it should be, with code, message and fix; the rest is a number,
+        and named in the files."""
+        shown = [f for f in self.findings if f.severity != SUCCEEDED or f.check.startswith("connectivity")]
         rows: list[tuple[str, str, str, str]] = []
-        for finding in self.findings:
+        for finding in shown:
             code = f"{finding.code}  " if finding.severity != SUCCEEDED else ""
             rows.append((finding.database or "instance", finding.check, finding.severity, code + finding.message))
         widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
         lines = []
-        for row, finding in zip(rows, self.findings, strict=True):
+        for row, finding in zip(rows, shown, strict=True):
             words = [word.ljust(width) for word, width in zip(row[:3], widths, strict=True)]
             lines.append("  ".join([*words, row[3]]).rstrip())
             if finding.severity != SUCCEEDED and finding.fix:
                 lines.append(" " * (sum(widths) + 6) + "Fix: " + finding.fix)
+        if len(shown) < len(self.findings):
+            lines.append(f"{len(self.findings) - len(shown)} further checks Succeeded")
         lines.append(f"Overall  {self.summary()}" + ("  canceled" if self.canceled else ""))
         return lines
 
