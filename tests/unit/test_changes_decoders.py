@@ -13,10 +13,12 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.ev
     Change,
     Commit,
     LogicalMessage,
+    Shape,
     Truncate,
     time_text,
 )
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.pgoutput import PgoutputDecoder
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.spool import KEEPALIVE, MESSAGE, pack_record
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.wal2json import Wal2JsonDecoder, table_filter
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
 from hypothesis import given
@@ -70,7 +72,7 @@ def test_wal2json_booleans_and_kinds() -> None:
             b'{"action":"U","schema":"a","table":"b","columns":[{"name":"x","value":-0}],"identity":[{"name":"id","value":7}]}',
         ),
     )
-    assert (update.values, update.old_values, update.old_shape and update.old_shape.columns) == (["-0"], ["7"], ("id",))
+    assert (update.values, update.old_values, update.old_shape and update.old_shape.columns) == (("-0",), ("7",), ("id",))
 
 
 @pytest.mark.parametrize(
@@ -157,3 +159,61 @@ def test_pgoutput_refuses_a_value_longer_than_its_message() -> None:
     """A torn message is not taken for a short value."""
     with pytest.raises(StreamError):
         pgoutput(1).decode(5, b"I" + struct.pack(">I", 7) + b"N\x00\x01t" + struct.pack(">I", 10) + b"abc")
+
+
+def block(messages: t.Sequence[tuple[int, bytes]]) -> tuple[bytes, int]:
+    """The messages (with their LSNs) as the body of a block of the spool, a keepalive behind each."""
+    records = [record for lsn, payload in messages for record in ((MESSAGE, lsn, payload), (KEEPALIVE, lsn + 1, b""))]
+    return b"".join([pack_record(kind, lsn, len(payload)) + payload for kind, lsn, payload in records]), len(records)
+
+
+def plain(event: t.Any) -> tuple[t.Any, ...]:
+    """An event to compare: shapes by their columns, values as a list."""
+    parts = [(p.label, p.columns) if isinstance(p, Shape) else list(p) if isinstance(p, (list, tuple)) else p for p in event]
+    return tuple(parts)
+
+
+LIKE_JSON = st.sampled_from(['"value":5', ',"value":true', '"value":-0}', '\\"value":1', '{"name":"a","value":', "\\", '"'])
+
+
+@given(st.lists(st.tuples(st.sampled_from("IUD"), st.one_of(NUMBERS, st.one_of(LIKE_JSON, TEXT).map(json.dumps), st.just("true")), TEXT)))
+def test_wal2json_block_is_its_messages(changes: list[tuple[str, str, str | None]]) -> None:
+    """A block means what its messages mean one by one; what looks like JSON inside of a text stays text."""
+    messages = []
+    for lsn, (action, literal, text) in enumerate(changes, 10):
+        columns = f'[{{"name":"value","value":{literal}}},{{"name":"b","value":{json.dumps(text)}}}]'
+        identity = f'[{{"name":"value","value":{literal}}}]'
+        given_ = {"I": f'"columns":{columns}', "U": f'"columns":{columns},"identity":{identity}', "D": f'"identity":{identity}'}[action]
+        messages.append((lsn, f'{{"action":"{action}","schema":"s","table":"t",{given_}}}'.encode()))
+    whole = Wal2JsonDecoder().decode_block(*block(messages))
+    assert [plain(e) for e in whole[0::2]] == [plain(Wal2JsonDecoder().decode(lsn, payload)) for lsn, payload in messages]
+    assert [e[:2] for e in whole[1::2]] == [("K", lsn + 1) for lsn, dummy in messages]
+    for event, (action, literal, text) in zip(whole[0::2], changes, strict=True):
+        change = t.cast(Change, event)
+        value = json.loads(literal) if literal[0] == '"' or literal == "null" else "t" if literal == "true" else literal
+        assert list(change.old_values if action == "D" else change.values) == ([value] if action == "D" else [value, text])
+
+
+@given(st.lists(st.tuples(TEXT, TEXT)))
+def test_pgoutput_block_is_its_messages(rows: list[tuple[str | None, str | None]]) -> None:
+    """A block means what its messages mean one by one, an unchanged value included."""
+    oid, messages = struct.pack(">I", 7), [(1, relation(["c0", "c1"]))]
+    for a, b in rows:
+        messages.append((5, b"I" + oid + b"N" + tuple_data([a, b])))
+        messages.append((6, b"U" + oid + b"K" + tuple_data([a, None]) + b"N" + tuple_data([b, UNCHANGED])))
+        messages.append((7, b"D" + oid + b"O" + tuple_data([a, b])))
+    whole = [event for event in pgoutput(2).decode_block(*block(messages)) if event[0] != "K"]
+    single = pgoutput(2)
+    assert [plain(e) for e in whole] == [plain(single.decode(lsn, payload)) for lsn, payload in messages[1:]]
+
+
+@pytest.mark.parametrize("decoder", [PgoutputDecoder, Wal2JsonDecoder])
+def test_a_block_that_is_cut_or_wrong_is_refused(decoder: type[t.Any]) -> None:
+    """Neither the end nor a message in the middle is guessed."""
+    body, count = block([(1, b'{"action":"C"}' if decoder is Wal2JsonDecoder else relation(["a"]))])
+    for cut, records in ((body[:-1], count), (body, count + 1), (body, count - 1), (body + b"x", count)):
+        with pytest.raises(StreamError):
+            decoder().decode_block(cut, records)
+    for payload in (b"null", b"", b"{},{}", b"I\0\0\0\7N\0\1t\0\0\0\1", b"\xff"):
+        with pytest.raises(StreamError):
+            decoder().decode_block(*block([(1, payload)]))

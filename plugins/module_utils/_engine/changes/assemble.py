@@ -13,13 +13,13 @@ import typing as t
 from collections import deque
 
 from . import events as ev
-from . import spool as sp
 from .batch import Batch
 from .tables import TargetTables
 
 VALUE_COST = 60
 """What a value takes in memory besides its text (bytes): rows of many short values must not make a batch large."""
 
+_CHANGES = frozenset((ev.INSERT, ev.UPDATE, ev.DELETE))
 MARKER, HEARTBEAT = "pgm.marker", "pgm.heartbeat"
 
 
@@ -32,7 +32,6 @@ class Assembler:
     def __init__(self, tables: TargetTables, decoder: ev.Decoder, position: int, batch_rows: int, batch_bytes: int) -> None:
         self._tables, self._decoder, self._position = tables, decoder, position
         self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
-        self._kind_at = 0 if decoder.codec == "latin-1" else 11
         self._batch = Batch(tables)
         self._ready: deque[Batch] = deque()
         self._time: str | int = ""
@@ -55,39 +54,44 @@ class Assembler:
             self._ready.append(broken)
         self._forget()
 
-    def add(self, record: tuple[int, int, bytes]) -> None:
-        """Take in one record.
+    def add(self, body: bytes, count: int) -> None:
+        """Take in the ``count`` records of a block.
 
         :raises StreamError: if it cannot be read, or is of something that the target does not have.
         """
-        kind, lsn, payload = record
-        if kind == sp.MESSAGE:
-            if self._skip and payload[self._kind_at] not in (0x42, 0x43, 0x52):  # B, C, R: the rest is on the target already
-                return
-            event = self._decoder.decode(lsn, payload)
-            if event is not None:
-                self._event(event, len(payload))
-        elif kind == sp.KEEPALIVE:
-            if not self._within and lsn > self._position:
-                self._batch.end_lsn = self._position = lsn
-        else:
-            self.begin_segment()
+        events = self._decoder.decode_block(body, count)
+        size = len(body) // max(1, count)
+        rows, limit = self._batch_rows, self._batch_bytes
+        for event in events:
+            if event[0] in _CHANGES:
+                if self._skip:
+                    continue
+                pending = self._pending
+                pending.append(event)  # type: ignore[arg-type]
+                self._bytes += size + VALUE_COST * (len(event[3]) + len(event[5]))  # type: ignore[misc, arg-type]
+                if self._bytes >= limit or len(pending) >= rows:
+                    self._piece()
+            else:
+                self._event(event)
 
-    def _event(self, event: ev.Event, size: int) -> None:
+    def _event(self, event: ev.Event) -> None:
+        """Anything but the change of a row."""
         op = event[0]
-        if op in (ev.INSERT, ev.UPDATE, ev.DELETE):
-            change = t.cast(ev.Change, event)
-            self._pending.append(change)
-            self._bytes += size + VALUE_COST * (len(change.values) + len(change.old_values))
-            if len(self._pending) >= self._batch_rows or self._bytes >= self._batch_bytes:
-                self._piece()
-        elif op == ev.BEGIN:
+        if op == ev.BEGIN:
             self._forget()
             self._commit_lsn = t.cast(ev.Begin, event).commit_lsn
             self._within = True
             self._skip = self._commit_lsn < self._position
         elif op == ev.COMMIT:
             self._commit(t.cast(ev.Commit, event))
+        elif op == ev.KEEPALIVE:
+            lsn = t.cast(ev.Notice, event).lsn
+            if not self._within and lsn > self._position:
+                self._batch.end_lsn = self._position = lsn
+        elif op == ev.RESET:
+            self.begin_segment()
+        elif self._skip:  # it is on the target already
+            return
         elif op == ev.TRUNCATE:
             self._truncate(t.cast(ev.Truncate, event))
         elif op == ev.LOGICAL_MESSAGE:

@@ -24,10 +24,12 @@ Key = t.Any
 class TableSet:
     """The net effect on one table: keys to delete, rows to update (all columns, or some), rows to insert; to be applied in this order."""
 
-    __slots__ = ("table", "deleted", "updated", "partial", "inserted", "plain")
+    __slots__ = ("table", "deleted", "updated", "partial", "inserted", "plain", "counts")
 
-    def __init__(self, table: TargetTable) -> None:
+    def __init__(self, table: TargetTable, counts: list[int]) -> None:
         self.table = table
+        self.counts = counts
+        """Of the batch: inserts, updates, deletes, truncates of the table."""
         self.deleted: dict[Key, None] = {}
         self.updated: dict[Key, Row] = {}
         self.partial: dict[Key, Row] = {}
@@ -146,29 +148,37 @@ class Batch:
 
         :raises StreamError: for a table or column that the target does not have.
         """
-        keep = self.events.append
+        keep, open_ = self.events.append, self._open
         for event in events:
-            if event[0] == TRUNCATE:
+            op = event[0]
+            if op == TRUNCATE:
                 self._truncate(t.cast(Truncate, event), commit_lsn)
+                open_ = self._open
                 continue
             change = t.cast(Change, event)
-            binding = change.shape.binding or self._tables.bind(change.shape)
+            shape = change[2]
+            binding = shape.binding or self._tables.bind(shape)
             if binding is None or commit_lsn < binding.start_lsn:
                 continue
             keep((commit_lsn, change))
             self.rows += 1
-            self._change(change, binding)
+            content = open_.get(binding.oid) if binding.plain else None
+            if content is None or op == DELETE or not _plainly(content, change, binding):
+                self._change(change, binding)
 
     def _count(self, table: TargetTable, which: int) -> None:
+        self._counts(table)[which] += 1
+
+    def _counts(self, table: TargetTable) -> list[int]:
         counts = self.counts.get(table.label)
         if counts is None:
             counts = self.counts[table.label] = [0, 0, 0, 0]
-        counts[which] += 1
+        return counts
 
     def _set(self, table: TargetTable) -> TableSet:
         found = self._open.get(table.oid)
         if found is None:
-            found = self._open[table.oid] = TableSet(table)
+            found = self._open[table.oid] = TableSet(table, self._counts(table))
         return found
 
     def _flush(self, table: TargetTable) -> TableSet:
@@ -257,6 +267,34 @@ class Batch:
             if len(content):
                 self.steps.append(SetStep(content))
         self._open = {}
+
+
+def _plainly(content: TableSet, change: Change, binding: Binding) -> bool:
+    """Take in the common change: all columns are there and the key stays. False if it is not that, and nothing was done.
+
+    The same as :meth:`Batch._change` does, for the price of one call.
+    """
+    op, dummy, dummy2, values, old_shape, old_values = change
+    key_of = t.cast(t.Any, binding.key)
+    key = key_of(values)
+    if op == INSERT:
+        if key in content.inserted or key in content.updated or key in content.partial:
+            return False
+        content.inserted[key] = binding.take(values)
+        content.counts[0] += 1
+        return True
+    if old_shape is not None:
+        old = old_shape.binding
+        if old is None or not old.direct or old.key(old_values) != key:
+            return False
+    if key in content.inserted:
+        content.inserted[key] = binding.take(values)
+    elif key in content.deleted or content.partial:
+        return False
+    else:
+        content.updated[key] = binding.take(values)
+    content.counts[1] += 1
+    return True
 
 
 def _row(binding: Binding, values: Values) -> Row:

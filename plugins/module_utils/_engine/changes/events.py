@@ -11,9 +11,11 @@ the new row holds it.
 from __future__ import annotations
 
 import datetime
+import functools
 import typing as t
 
 BEGIN, COMMIT, INSERT, UPDATE, DELETE, TRUNCATE, LOGICAL_MESSAGE = "B", "C", "I", "U", "D", "T", "M"
+KEEPALIVE, RESET = "K", "R"
 
 Values = t.Sequence["str | None"]
 
@@ -73,6 +75,10 @@ class Change(t.NamedTuple):
     old_values: Values
 
 
+make_change: t.Callable[[tuple[t.Any, ...]], Change] = functools.partial(t.cast(t.Any, tuple.__new__), Change)
+"""A :class:`Change` of a tuple of its fields, without the price of a call of Python's."""
+
+
 class Truncate(t.NamedTuple):
     """One TRUNCATE statement with all its relations (law 6)."""
 
@@ -93,7 +99,14 @@ class LogicalMessage(t.NamedTuple):
     transactional: bool
 
 
-Event = t.Union[Begin, Commit, Change, Truncate, LogicalMessage]
+class Notice(t.NamedTuple):
+    """Not from the plugin: :data:`KEEPALIVE`, everything before ``lsn`` has come; :data:`RESET`, what is open was broken off."""
+
+    op: str
+    lsn: int
+
+
+Event = t.Union[Begin, Commit, Change, Truncate, LogicalMessage, Notice]
 
 
 class Decoder(t.Protocol):
@@ -104,3 +117,9 @@ class Decoder(t.Protocol):
 
     def decode(self, lsn: int, payload: bytes) -> Event | None:
         """The event that a message means; None if it means none by itself."""
+
+    def decode_block(self, body: bytes, count: int) -> list[Event]:
+        """What the ``count`` records of a block of the spool mean, in order: as :meth:`decode`, at a fraction of its price.
+
+        :raises StreamError: PGM4010 if the records do not fill the block, PGM4020 if a message cannot be read.
+        """

@@ -9,6 +9,7 @@ The codec turns them back, so the server's encoding does not matter and nothing 
 from __future__ import annotations
 
 import struct
+import typing as t
 
 from ..errors import StreamError
 from ..postgres.lsn import format_lsn
@@ -17,7 +18,9 @@ from .events import (
     COMMIT,
     DELETE,
     INSERT,
+    KEEPALIVE,
     LOGICAL_MESSAGE,
+    RESET,
     TRUNCATE,
     UPDATE,
     Begin,
@@ -25,13 +28,24 @@ from .events import (
     Commit,
     Event,
     LogicalMessage,
+    Notice,
     Shape,
     Truncate,
+    make_change,
 )
+from .spool import KEEPALIVE as KEEPALIVE_RECORD
+from .spool import MESSAGE, RECORD_HEADER
 
 _BEGIN = struct.Struct(">QqI")
 _COMMIT = struct.Struct(">BQQq")
 _U32 = struct.Struct(">I")
+_HEAD = struct.Struct(">BQIBI")
+"""A record's header (see :mod:`.spool`) and the beginning of a change's message: its kind and the relation."""
+
+_VALUE = struct.Struct(">BI")
+_PADDING = bytes(_HEAD.size)
+"""Behind a block, so that the structs can be read up to its end."""
+
 _TEXT, _NULL, _UNCHANGED = 0x74, 0x6E, 0x75  # 't', 'n', 'u'
 
 
@@ -73,24 +87,47 @@ class PgoutputDecoder:
         try:
             return self._event(lsn, payload)
         except (IndexError, struct.error, KeyError, ValueError) as exc:
-            raise StreamError(
-                f"A message of pgoutput ({payload[:1]!r}) at {format_lsn(lsn)} cannot be read: {exc!r}", code="PGM4020"
-            ) from exc
+            raise _unreadable(lsn, payload, exc) from exc
+
+    def decode_block(self, body: bytes, count: int) -> list[Event]:
+        """See :class:`.events.Decoder`."""
+        data, text = body + _PADDING, body.decode("latin-1")
+        relations, unpack = self._relations, _HEAD.unpack_from
+        events: list[Event] = []
+        add = events.append
+        position = 0
+        for dummy in range(count):
+            try:
+                kind, lsn, length, message, oid = unpack(data, position)
+            except struct.error:
+                break
+            begin = position + RECORD_HEADER
+            position = begin + length
+            if kind != MESSAGE:
+                add(Notice(KEEPALIVE if kind == KEEPALIVE_RECORD else RESET, lsn))
+                continue
+            try:
+                if message == 0x49:  # I
+                    add(_insert(relations[oid], lsn, data, text, begin, position))
+                elif message == 0x55:  # U
+                    add(_update(relations[oid], lsn, data, text, begin, position))
+                elif message == 0x44:  # D
+                    add(_delete(relations[oid], lsn, data, text, begin, position))
+                else:
+                    event = self._event(lsn, body[begin:position])
+                    if event is not None:
+                        add(event)
+            except (IndexError, struct.error, KeyError, ValueError) as exc:
+                raise _unreadable(lsn, body[begin:position], exc) from exc
+        if position != len(body):
+            raise StreamError("A block of the spool is longer than its records.", code="PGM4010")
+        return events
 
     def _event(self, lsn: int, data: bytes) -> Event | None:
         kind = data[0]
-        if kind == 0x49:  # I
+        if kind in _CHANGES:
             relation = self._relations[_U32.unpack_from(data, 1)[0]]
-            values, missing, dummy = _tuple(data, data.decode("latin-1"), 6)
-            if missing:
-                raise StreamError(f"An INSERT into {relation.shape.label} at {format_lsn(lsn)} lacks columns.", code="PGM4020")
-            return Change(INSERT, lsn, relation.shape, values, None, ())
-        if kind == 0x55:  # U
-            return self._update(lsn, data)
-        if kind == 0x44:  # D
-            relation = self._relations[_U32.unpack_from(data, 1)[0]]
-            old_shape, old_values, dummy = _old(relation, data, data.decode("latin-1"), 5)
-            return Change(DELETE, lsn, old_shape, (), old_shape, old_values)
+            return _CHANGES[kind](relation, lsn, data + _PADDING, data.decode("latin-1"), 0, len(data))
         if kind == 0x42:  # B
             return Begin(BEGIN, _BEGIN.unpack_from(data, 1)[0])
         if kind == 0x43:  # C
@@ -111,17 +148,6 @@ class PgoutputDecoder:
         if kind in (0x59, 0x4F):  # Y: a type's name; O: where a transaction came from
             return None
         raise StreamError(f"pgoutput sent an unknown message {data[:1]!r} at {format_lsn(lsn)}.", code="PGM4020")
-
-    def _update(self, lsn: int, data: bytes) -> Change:
-        relation = self._relations[_U32.unpack_from(data, 1)[0]]
-        text = data.decode("latin-1")
-        old_shape: Shape | None = None
-        old_values: list[str | None] = []
-        position = 5
-        if data[5] != 0x4E:  # K or O come before N
-            old_shape, old_values, position = _old(relation, data, text, 5)
-        values, missing, dummy = _tuple(data, text, position + 1)
-        return Change(UPDATE, lsn, relation.without(missing) if missing else relation.shape, values, old_shape, old_values)
 
     def _describe(self, data: bytes) -> None:
         oid = _U32.unpack_from(data, 1)[0]
@@ -146,26 +172,60 @@ def _string(data: bytes, position: int) -> tuple[str, int]:
     return data[position:end].decode("utf-8", "surrogateescape"), end + 1
 
 
-def _old(relation: _Relation, data: bytes, text: str, position: int) -> tuple[Shape, list[str | None], int]:
+def _unreadable(lsn: int, payload: bytes, exc: Exception) -> StreamError:
+    return StreamError(f"A message of pgoutput ({payload[:1]!r}) at {format_lsn(lsn)} cannot be read: {exc!r}", code="PGM4020")
+
+
+def _insert(relation: _Relation, lsn: int, data: bytes, text: str, begin: int, end: int) -> Change:
+    """The message in ``data[begin:end]``."""
+    values, missing, dummy = _tuple(data, text, begin + 6, end)
+    if missing:
+        raise StreamError(f"An INSERT into {relation.shape.label} at {format_lsn(lsn)} lacks columns.", code="PGM4020")
+    return make_change((INSERT, lsn, relation.shape, values, None, ()))
+
+
+def _update(relation: _Relation, lsn: int, data: bytes, text: str, begin: int, end: int) -> Change:
+    """As :func:`_insert`."""
+    old_shape: Shape | None = None
+    old_values: t.Sequence[str | None] = ()
+    position = begin + 5
+    if data[position] != 0x4E:  # K or O come before N
+        old_shape, old_values, position = _old(relation, data, text, position, end)
+    values, missing, dummy = _tuple(data, text, position + 1, end)
+    return make_change((UPDATE, lsn, relation.without(missing) if missing else relation.shape, values, old_shape, old_values))
+
+
+def _delete(relation: _Relation, lsn: int, data: bytes, text: str, begin: int, end: int) -> Change:
+    """As :func:`_insert`."""
+    old_shape, old_values, dummy = _old(relation, data, text, begin + 5, end)
+    return make_change((DELETE, lsn, old_shape, (), old_shape, old_values))
+
+
+_CHANGES = {0x49: _insert, 0x55: _update, 0x44: _delete}
+
+
+def _old(relation: _Relation, data: bytes, text: str, position: int, end: int) -> tuple[Shape, list[str | None], int]:
     """The old row at ``position``: 'K' holds the key alone, 'O' all columns; and where the message goes on."""
-    values, missing, following = _tuple(data, text, position + 1)
+    values, missing, following = _tuple(data, text, position + 1, end)
     if data[position] == 0x4B:  # K
         return relation.key_shape, [values[i] for i in relation.key], following
     return (relation.without(missing) if missing else relation.shape), values, following
 
 
-def _tuple(data: bytes, text: str, position: int) -> tuple[list[str | None], tuple[int, ...], int]:
-    """TupleData at ``position``: the values that are present, the indexes of those that are not, and where the message goes on."""
-    count = (data[position] << 8) | data[position + 1]
-    position += 2
+def _tuple(data: bytes, text: str, position: int, end: int) -> tuple[list[str | None], tuple[int, ...], int]:
+    """TupleData at ``position`` of a message that ends at ``end``: the values that are present, the indexes of those that are not, and
+    where the message goes on. Behind ``end`` there are at least a few bytes."""
+    unpack = _VALUE.unpack_from
     values: list[str | None] = []
     add = values.append
     missing: tuple[int, ...] = ()
+    count = (data[position] << 8) | data[position + 1]
+    position += 2
     for index in range(count):
-        kind = data[position]
+        kind, length = unpack(data, position)
         if kind == _TEXT:
             begin = position + 5
-            position = begin + int.from_bytes(data[position + 1 : begin], "big")
+            position = begin + length
             add(text[begin:position])
         elif kind == _NULL:
             add(None)
@@ -175,6 +235,6 @@ def _tuple(data: bytes, text: str, position: int) -> tuple[list[str | None], tup
             position += 1
         else:
             raise IndexError(f"unknown kind of value {kind}")
-    if position > len(data):
+    if position > end:
         raise IndexError("value longer than its message")
     return values, missing, position

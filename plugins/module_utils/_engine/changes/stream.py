@@ -200,8 +200,7 @@ class ChangeStream:
                     block, first = found
                     if first:
                         assembler.begin_segment()
-                    for record in block.records():
-                        assembler.add(record)
+                    assembler.add(block.body, block.count)
                 batch = assembler.take()
                 while batch is not None:
                     if not _put(prepared, Prepared(batch, applier.loads(batch)), give_up):

@@ -68,10 +68,11 @@ class Binding:
     value or a tuple, and is None where the shape does not hold the key.
     """
 
-    __slots__ = ("table", "start_lsn", "full", "take", "names", "key", "bytea", "identity_columns")
+    __slots__ = ("table", "oid", "start_lsn", "full", "take", "names", "key", "bytea", "identity_columns", "plain", "direct")
 
     def __init__(self, table: TargetTable, shape: Shape, *, bare_bytea: bool) -> None:
         self.table = table
+        self.oid = table.oid
         self.start_lsn = table.start_lsn
         unknown = [c for c in shape.columns if c not in table.index and c not in table.generated]
         if unknown:
@@ -102,6 +103,10 @@ class Binding:
             plain = self.key
             self.key = lambda values: plain(self.with_bytea(values))
         self.identity_columns = tuple(name for name in shape.columns if name in table.index)
+        self.direct = self.key is not None
+        """Does :attr:`key` take its values from rows of this shape?"""
+        self.plain = self.direct and self.full and not self.bytea and not table.rewrite
+        """Is a row of this shape a whole one that needs no care?"""
 
     def with_bytea(self, values: t.Sequence[str | None]) -> list[str | None]:
         """``values`` with ``\\x`` before bare hex digits."""

@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """wal2json, format version 2: one JSON object a message.
 
-No number is ever made of a number: literals with a point or an exponent stay text (``float_hook``), whole numbers become Python's unbounded
-integers and text again, and what would not survive that (``-0``, more than 4,300 digits) is decoded a second time with the raw literals.
+No number is ever made of a number: before the JSON is decoded, the literals of numbers are put into quotes, so that they are text to the
+decoder; booleans become PostgreSQL's letters in the same way. A block of messages is decoded at once, as one array.
 bytea comes as bare hex digits; the applier, which knows the column's type, puts ``\\x`` before them. TRUNCATE comes as one message for each
 relation, without its flags.
 """
 
 from __future__ import annotations
 
+import operator
 import re
+import struct
 import typing as t
 
 from ..errors import StreamError
@@ -21,7 +23,9 @@ from .events import (
     COMMIT,
     DELETE,
     INSERT,
+    KEEPALIVE,
     LOGICAL_MESSAGE,
+    RESET,
     TRUNCATE,
     UPDATE,
     Begin,
@@ -29,9 +33,13 @@ from .events import (
     Commit,
     Event,
     LogicalMessage,
+    Notice,
     Shape,
     Truncate,
+    make_change,
 )
+from .spool import KEEPALIVE as KEEPALIVE_RECORD
+from .spool import MESSAGE, RECORD_HEADER
 
 FILTER_TABLES = 300
 """Up to so many tables are named one by one (the plugin looks through the list at each change); more are asked for by schema."""
@@ -66,7 +74,7 @@ if msgspec is not None:
 
     class _Column(msgspec.Struct, gc=False):
         name: str
-        value: t.Any = None
+        value: str | None = None
 
     class _Message(msgspec.Struct, gc=False):
         action: str
@@ -75,40 +83,33 @@ if msgspec is not None:
         timestamp: str | None = None
         schema: str = ""
         table: str = ""
-        columns: list[_Column] = []
-        identity: list[_Column] = []
+        columns: t.List[_Column] = []
+        identity: t.List[_Column] = []
         transactional: bool = False
         prefix: str = ""
         content: str = ""
 
-    class _RawColumn(msgspec.Struct, gc=False):
-        name: str
-        value: msgspec.Raw = msgspec.Raw(b"null")
 
-    class _RawMessage(msgspec.Struct, gc=False):
-        columns: list[_RawColumn] = []
-        identity: list[_RawColumn] = []
+_NUMBER = re.compile(rb'"value":(-?[0-9][0-9.eE+-]*)')
+_HEAD = struct.Struct(">BQI")
+"""A record's header (see :mod:`.spool`)."""
 
-
-def _text(value: t.Any) -> str | None:
-    """A JSON value as PostgreSQL's text."""
-    if value is None or isinstance(value, str):
-        return value
-    if value is True:
-        return "t"
-    if value is False:
-        return "f"
-    if isinstance(value, int):
-        return str(value)
-    raise StreamError(f"wal2json wrote a value that is no scalar: {value!r}", code="PGM4020")
+_NAME, _VALUE = operator.attrgetter("name"), operator.attrgetter("value")
 
 
-def _raw_text(raw: bytes) -> str | None:
-    """A JSON literal as PostgreSQL's text, numbers as they stand."""
-    head = raw[:1]
-    if head == b'"':
-        return t.cast(str, msgspec.json.decode(raw))
-    return {b"n": None, b"t": "t", b"f": "f"}.get(head, raw.decode("ascii"))
+def _as_text(data: bytes) -> bytes:
+    """JSON in which numbers and booleans are the texts that PostgreSQL writes.
+
+    ``"value":`` is only ever the key: within a JSON string the quotes have a backslash before them.
+    """
+    parts = _NUMBER.split(data)
+    if len(parts) > 1:
+        joined = [b'"'] * (2 * len(parts) - 1)
+        joined[0::4] = parts[0::2]
+        joined[1::4] = [b'"value":"'] * (len(parts) // 2)
+        joined[2::4] = parts[1::2]
+        data = b"".join(joined)
+    return data.replace(b'"value":true', b'"value":"t"').replace(b'"value":false', b'"value":"f"')
 
 
 class Wal2JsonDecoder:
@@ -118,8 +119,8 @@ class Wal2JsonDecoder:
     bare_bytea = True
 
     def __init__(self) -> None:
-        self._decode = msgspec.json.Decoder(_Message, float_hook=str).decode
-        self._decode_raw = msgspec.json.Decoder(_RawMessage).decode
+        self._decode = msgspec.json.Decoder(_Message).decode
+        self._decode_list = msgspec.json.Decoder(t.List[_Message | None]).decode
         self._shapes: dict[tuple[t.Any, ...], Shape] = {}
 
     def decode(self, lsn: int, payload: bytes) -> Event | None:
@@ -128,12 +129,54 @@ class Wal2JsonDecoder:
         :raises StreamError: PGM4020 if the message cannot be read.
         """
         try:
-            message = self._decode(payload)
-        except msgspec.MsgspecError as exc:
-            message = self._again(lsn, payload, exc)
+            return self._event(lsn, self._decode(_as_text(payload)))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            raise StreamError(f"A message of wal2json at {format_lsn(lsn)} cannot be read: {exc}", code="PGM4020") from exc
+
+    def decode_block(self, body: bytes, count: int) -> list[Event]:
+        """See :class:`.events.Decoder`. All messages are one JSON array."""
+        heads, payloads = _records(body, count)
+        try:
+            messages = self._decode_list(_as_text(b"".join((b"[", b",".join(payloads), b"]"))))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            messages = []
+        if len(messages) != count:  # find the one that cannot be read
+            messages = [self._single(lsn, payload) for (dummy, lsn), payload in zip(heads, payloads, strict=True)]
+        events: list[Event] = []
+        add, event, shapes = events.append, self._event, self._shapes
+        for (kind, lsn), message in zip(heads, messages, strict=True):
+            if message is None:
+                if kind == MESSAGE:
+                    raise StreamError(f"A message of wal2json at {format_lsn(lsn)} is empty.", code="PGM4020")
+                add(Notice(KEEPALIVE if kind == KEEPALIVE_RECORD else RESET, lsn))
+                continue
+            action = message.action
+            if action == "U" or action == "I":
+                columns = message.columns
+                names = tuple(map(_NAME, columns))
+                shape = shapes.get((message.schema, message.table, names)) or self._shape(message.schema, message.table, names)
+                values = tuple(map(_VALUE, columns))
+                if action == "I":
+                    add(make_change((INSERT, lsn, shape, values, None, ())))
+                    continue
+                columns = message.identity
+                names = tuple(map(_NAME, columns))
+                old = shapes.get((message.schema, message.table, names)) or self._shape(message.schema, message.table, names)
+                add(make_change((UPDATE, lsn, shape, values, old, tuple(map(_VALUE, columns)))))
+            else:
+                add(event(lsn, message))
+        return events
+
+    def _single(self, lsn: int, payload: bytes) -> t.Any:
+        try:
+            return None if payload == _NOTHING else self._decode(_as_text(payload))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            raise StreamError(f"A message of wal2json at {format_lsn(lsn)} cannot be read: {exc}", code="PGM4020") from exc
+
+    def _event(self, lsn: int, message: t.Any) -> Event:
         action = message.action
         if action in ("I", "U", "D"):
-            return self._change(lsn, payload, action, message)
+            return self._change(lsn, action, message)
         if action == "B":
             return Begin(BEGIN, parse_lsn(message.lsn))
         if action == "C":
@@ -144,47 +187,47 @@ class Wal2JsonDecoder:
             return LogicalMessage(LOGICAL_MESSAGE, lsn, message.prefix, message.content, message.transactional)
         raise StreamError(f"wal2json sent an unknown message {action!r} at {format_lsn(lsn)}.", code="PGM4020")
 
-    def _change(self, lsn: int, payload: bytes, action: str, message: t.Any) -> Change:
-        columns, identity = message.columns, message.identity
-        if b":-0" in payload or message.transactional:
-            raw = self._decode_raw(payload)
-            values = [_raw_text(bytes(c.value)) for c in raw.columns]
-            old_values = [_raw_text(bytes(c.value)) for c in raw.identity]
-        else:
-            values = [c.value if isinstance(c.value, str) else _text(c.value) for c in columns]
-            old_values = [c.value if isinstance(c.value, str) else _text(c.value) for c in identity]
+    def _change(self, lsn: int, action: str, message: t.Any) -> Change:
         schema, table = message.schema, message.table
+        shape = self._shape(schema, table, tuple(map(_NAME, message.columns)))
+        values = tuple(map(_VALUE, message.columns))
         if action == "I":
-            return Change(INSERT, lsn, self._shape(schema, table, columns), values, None, ())
-        old = self._shape(schema, table, identity)
+            return Change(INSERT, lsn, shape, values, None, ())
+        old = self._shape(schema, table, tuple(map(_NAME, message.identity)))
+        old_values = tuple(map(_VALUE, message.identity))
         if action == "D":
             return Change(DELETE, lsn, old, (), old, old_values)
-        return Change(UPDATE, lsn, self._shape(schema, table, columns), values, old, old_values)
+        return Change(UPDATE, lsn, shape, values, old, old_values)
 
-    def _shape(self, schema: str, table: str, columns: list[t.Any]) -> Shape:
-        names = tuple([c.name for c in columns])
+    def _shape(self, schema: str, table: str, names: tuple[str, ...]) -> Shape:
         key = (schema, table, names)
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = Shape(schema, table, names)
         return shape
 
-    def _again(self, lsn: int, payload: bytes, exc: Exception) -> t.Any:
-        """A message that the fast decoder refused: numbers of more than 4,300 digits are read as raw literals."""
-        try:
-            raw = self._decode_raw(payload)
-            head = msgspec.json.Decoder(_Head).decode(payload)
-        except msgspec.MsgspecError:
-            raise StreamError(f"A message of wal2json at {format_lsn(lsn)} cannot be read: {exc}", code="PGM4020") from exc
-        columns = [_Column(c.name) for c in raw.columns]
-        identity = [_Column(c.name) for c in raw.identity]
-        # ``transactional`` is free in a change: it marks that the raw literals are to be taken
-        return _Message(head.action, schema=head.schema, table=head.table, columns=columns, identity=identity, transactional=True)
+
+_NOTHING = b"null"
+"""Stands in the array for a record that is no message."""
 
 
-if msgspec is not None:
+def _records(body: bytes, count: int) -> tuple[list[tuple[int, int]], list[bytes]]:
+    """Kinds and LSNs of a block's records, and their messages.
 
-    class _Head(msgspec.Struct):
-        action: str
-        schema: str = ""
-        table: str = ""
+    :raises StreamError: PGM4010 if they do not fill the block.
+    """
+    heads: list[tuple[int, int]] = []
+    payloads: list[bytes] = []
+    position, unpack = 0, _HEAD.unpack_from
+    try:
+        for dummy in range(count):
+            kind, lsn, length = unpack(body, position)
+            begin = position + RECORD_HEADER
+            position = begin + length
+            heads.append((kind, lsn))
+            payloads.append(body[begin:position] if kind == MESSAGE else _NOTHING)
+    except struct.error:
+        position = -1
+    if position != len(body):
+        raise StreamError("A block of the spool is longer than its records.", code="PGM4010")
+    return heads, payloads
