@@ -18,6 +18,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.wa
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CutoverAborted
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import MigrationPaths
 
+LINK = Path(__file__).resolve().parents[2] / ".work" / "link"
 WATCHDOG = (
     "import sys; from pathlib import Path;"
     "from ansible_collections.pgops.migration.plugins.module_utils._engine.cli import main;"
@@ -121,7 +122,7 @@ def test_the_watchdog_opens_the_source(cause, tmp_path: Path, source, owner, sou
     watchdog = subprocess.Popen(
         [sys.executable, "-c", WATCHDOG, str(tmp_path), spec.key],
         stdin=subprocess.PIPE,
-        env={"PYTHONPATH": sys.path[0] + ":" + sys.path[1]},
+        env={"PYTHONPATH": str(LINK)},
     )
     raise_fence(spec.source, change, time.monotonic() + 10)
     assert not can_connect(owner, source, source_database)

@@ -11,10 +11,12 @@ import typing as t
 
 import psycopg
 import pytest
+import servers as lab
 import workload as writers
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, CutoverAborted, IllegalTransition
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from host import Host, run_whole
+from pair import make_target
 from rows import differences
 
 SCHEMA = """
@@ -31,6 +33,14 @@ INSERT INTO account (customer, amount) SELECT i, 1000 FROM generate_series(1, {n
 INSERT INTO event SELECT date '2026-01-01' + (i % 364), i, jsonb_build_object('n', i, 'x', array[i, null]) FROM generate_series(1, {n}) i;
 CREATE MATERIALIZED VIEW total AS SELECT mood, count(*) FROM customer GROUP BY mood;
 """
+
+
+@pytest.fixture(scope="module")
+def target() -> t.Iterator[lab.Server]:
+    """A target of this module's own: migrations leave roles and memberships on it."""
+    server = make_target()
+    yield server
+    server.drop()
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import servers as lab
 import yaml
-from pair import PASSWORDS, describe
+from pair import PASSWORDS, describe, make_target
 from rows import differences
 
 REPO = Path(__file__).resolve().parents[2]
@@ -73,6 +74,14 @@ class Run:
         """Itself, if it ended well."""
         assert self.status == 0, self.text[-6000:]
         return self
+
+
+@pytest.fixture(scope="module")
+def target() -> t.Iterator[lab.Server]:
+    """A target of this module's own: migrations leave roles and memberships on it."""
+    server = make_target()
+    yield server
+    server.drop()
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def start(paths: MigrationPaths, supervisor: str, python: str) -> None:
             f"There is no engine at {paths.engine}.", code="PGM8006", hint="Run the playbook pgops.migration.provision_runtime."
         )
     paths.control.unlink(missing_ok=True)
+    paths.status.unlink(missing_ok=True)
     if supervisor == "systemd":
         done = subprocess.run(["systemctl", "start", f"pg-migration@{paths.key}"], capture_output=True, text=True, check=False)
         if done.returncode:
@@ -87,7 +88,8 @@ def start(paths: MigrationPaths, supervisor: str, python: str) -> None:
 def _wait(paths: MigrationPaths) -> None:
     limit = time.monotonic() + START_SECONDS
     while time.monotonic() < limit:
-        if paths.control.exists() and running_pid(paths) is not None:
+        # the status is the first thing that the service writes; by now it may have ended already
+        if paths.status.exists() and (paths.control.exists() or running_pid(paths) is None):
             return
         time.sleep(0.05)
     tail = paths.log.read_text(encoding="utf-8", errors="replace")[-800:] if paths.log.exists() else ""
