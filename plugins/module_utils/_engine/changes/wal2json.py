@@ -76,18 +76,38 @@ if msgspec is not None:
         name: str
         value: str | None = None
 
-    class _Message(msgspec.Struct, gc=False):
-        action: str
-        lsn: str = ""
-        nextlsn: str = ""
+    class _Begin(msgspec.Struct, gc=False, tag_field="action", tag="B"):
+        lsn: str
+
+    class _Commit(msgspec.Struct, gc=False, tag_field="action", tag="C"):
         timestamp: str | None = None
-        schema: str = ""
-        table: str = ""
+
+    class _Insert(msgspec.Struct, gc=False, tag_field="action", tag="I"):
+        schema: str
+        table: str
+        columns: t.List[_Column] = []
+
+    class _Update(msgspec.Struct, gc=False, tag_field="action", tag="U"):
+        schema: str
+        table: str
         columns: t.List[_Column] = []
         identity: t.List[_Column] = []
+
+    class _Delete(msgspec.Struct, gc=False, tag_field="action", tag="D"):
+        schema: str
+        table: str
+        identity: t.List[_Column] = []
+
+    class _Truncate(msgspec.Struct, gc=False, tag_field="action", tag="T"):
+        schema: str
+        table: str
+
+    class _Emitted(msgspec.Struct, gc=False, tag_field="action", tag="M"):
         transactional: bool = False
         prefix: str = ""
         content: str = ""
+
+    _Message = t.Union[_Begin, _Commit, _Insert, _Update, _Delete, _Truncate, _Emitted]
 
 
 _NUMBER = re.compile(rb'"value":(-?[0-9][0-9.eE+-]*)')
@@ -137,7 +157,7 @@ class Wal2JsonDecoder:
         """See :class:`.events.Decoder`. All messages are one JSON array."""
         heads, payloads = _records(body, count)
         try:
-            messages = self._decode_list(_as_text(b"".join((b"[", b",".join(payloads), b"]"))))
+            messages: list[t.Any] = self._decode_list(_as_text(b"".join((b"[", b",".join(payloads), b"]"))))
         except (msgspec.MsgspecError, UnicodeDecodeError):
             messages = []
         if len(messages) != count:  # find the one that cannot be read
@@ -150,13 +170,13 @@ class Wal2JsonDecoder:
                     raise StreamError(f"A message of wal2json at {format_lsn(lsn)} is empty.", code="PGM4020")
                 add(Notice(KEEPALIVE if kind == KEEPALIVE_RECORD else RESET, lsn))
                 continue
-            action = message.action
-            if action == "U" or action == "I":
+            kind_of = type(message)
+            if kind_of is _Update or kind_of is _Insert:
                 columns = message.columns
                 names = tuple(map(_NAME, columns))
                 shape = shapes.get((message.schema, message.table, names)) or self._shape(message.schema, message.table, names)
                 values = tuple(map(_VALUE, columns))
-                if action == "I":
+                if kind_of is _Insert:
                     add(make_change((INSERT, lsn, shape, values, None, ())))
                     continue
                 columns = message.identity
@@ -174,30 +194,27 @@ class Wal2JsonDecoder:
             raise StreamError(f"A message of wal2json at {format_lsn(lsn)} cannot be read: {exc}", code="PGM4020") from exc
 
     def _event(self, lsn: int, message: t.Any) -> Event:
-        action = message.action
-        if action in ("I", "U", "D"):
-            return self._change(lsn, action, message)
-        if action == "B":
+        if isinstance(message, _Begin):
             return Begin(BEGIN, parse_lsn(message.lsn))
-        if action == "C":
+        if isinstance(message, _Commit):
             return Commit(COMMIT, lsn, message.timestamp or "")
-        if action == "T":
+        if isinstance(message, _Truncate):
             return Truncate(TRUNCATE, lsn, [(message.schema, message.table)], False, False)
-        if action == "M":
+        if isinstance(message, _Emitted):
             return LogicalMessage(LOGICAL_MESSAGE, lsn, message.prefix, message.content, message.transactional)
-        raise StreamError(f"wal2json sent an unknown message {action!r} at {format_lsn(lsn)}.", code="PGM4020")
+        return self._change(lsn, message)
 
-    def _change(self, lsn: int, action: str, message: t.Any) -> Change:
+    def _change(self, lsn: int, message: t.Any) -> Change:
         schema, table = message.schema, message.table
-        shape = self._shape(schema, table, tuple(map(_NAME, message.columns)))
-        values = tuple(map(_VALUE, message.columns))
-        if action == "I":
-            return Change(INSERT, lsn, shape, values, None, ())
-        old = self._shape(schema, table, tuple(map(_NAME, message.identity)))
-        old_values = tuple(map(_VALUE, message.identity))
-        if action == "D":
-            return Change(DELETE, lsn, old, (), old, old_values)
-        return Change(UPDATE, lsn, shape, values, old, old_values)
+        old_shape: Shape | None = None
+        old_values: tuple[str | None, ...] = ()
+        if not isinstance(message, _Insert):
+            old_shape = self._shape(schema, table, tuple(map(_NAME, message.identity)))
+            old_values = tuple(map(_VALUE, message.identity))
+            if isinstance(message, _Delete):
+                return Change(DELETE, lsn, old_shape, (), old_shape, old_values)
+        shape, values = self._shape(schema, table, tuple(map(_NAME, message.columns))), tuple(map(_VALUE, message.columns))
+        return Change(UPDATE if old_shape else INSERT, lsn, shape, values, old_shape, old_values)
 
     def _shape(self, schema: str, table: str, names: tuple[str, ...]) -> Shape:
         key = (schema, table, names)
