@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
 import psycopg
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.ddl import Baseline
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.receiver import Receiver
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.stream import ChangeStream, Position
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger
@@ -62,6 +63,8 @@ class StreamLab:
         self.folder = folder
         self.slot = object_name(spec.key, self.database)
         with connect(spec.source, self.database) as conn:
+            self.baseline = Baseline(folder.parent / f"{folder.name}.fingerprint")
+            self.baseline.take(conn)
             self.choice = choose_plugin(spec.source, self.database, plugin)
             if self.choice.plugin == "pgoutput":
                 ensure_publication(conn, self.slot, streamed_tables(conn))
@@ -71,6 +74,7 @@ class StreamLab:
         with connect(spec.target, self.database) as conn:
             Ledger(conn).create(spec.key)
         self.reports: dict[str, t.Any] = {}
+        self.warnings: list[str] = []
         self.errors: list[BaseException] = []
         self.stop = threading.Event()
         self.threads: list[threading.Thread] = []
@@ -78,6 +82,7 @@ class StreamLab:
 
     def report(self, facts: dict[str, t.Any]) -> None:
         """Merge what receiver and applier report; the receiver is told of what is applied, as the service does."""
+        self.warnings += facts.pop("warnings", [])
         self.reports.update(facts)
         if "applied_lsn" in facts and self.receiver is not None:
             self.receiver.set_applied(facts["applied_lsn"])
@@ -103,7 +108,7 @@ class StreamLab:
 
     def apply(self) -> None:
         """Start the applier in a thread."""
-        self.stream = ChangeStream(self.spec, self.database, self.choice, self.folder, self.report, self.stop)
+        self.stream = ChangeStream(self.spec, self.database, self.choice, self.folder, self.report, self.stop, self.baseline)
         self._thread(self.stream.run)
 
     def start(self) -> None:

@@ -137,6 +137,20 @@ options:
           - Seconds between two heartbeats, small messages in the source's WAL that keep the latency honest on an idle source.
         type: float
         default: 1.0
+      on_ddl:
+        description:
+          - What to do when a table of the source is created, altered or dropped while changes are streamed. V(fail) ends the migration and
+            names the table and the change, V(pause) applies nothing until the DDL is undone or the target's table has been altered alike,
+            V(ignore) only says it. Rows of a table created since the start are not streamed in any case.
+        type: str
+        choices: [fail, pause, ignore]
+        default: fail
+      max_retained_wal_bytes:
+        description:
+          - Most bytes of WAL that our replication slot may hold on the source. Beyond it the slot is dropped and the migration fails,
+            before the source's disk is full. V(0) is no limit.
+        type: int
+        default: 0
   cutover:
     description:
       - How the switch is made. Only for O(mode=online).

@@ -11,6 +11,7 @@ from .._engine.spec import (
     FENCES,
     IDENTITY_POLICIES,
     MODES,
+    ON_DDL,
     OPTIONS,
     PLUGINS,
     SOURCE_TYPES,
@@ -91,6 +92,8 @@ def section_options() -> ArgumentSpec:
                 batch_rows={"type": "int", "default": ChangeOptions.batch_rows},
                 batch_bytes={"type": "int", "default": ChangeOptions.batch_bytes},
                 heartbeat={"type": "float", "default": ChangeOptions.heartbeat},
+                on_ddl={"type": "str", "choices": list(ON_DDL), "default": ChangeOptions.on_ddl},
+                max_retained_wal_bytes={"type": "int", "default": ChangeOptions.max_retained_wal_bytes},
             ),
             "cutover": _section(
                 max_latency={"type": "float", "default": CutoverOptions.max_latency},

@@ -38,6 +38,7 @@ IDENTITY_POLICIES = ("fail", "set_full", "exclude")
 FENCES = ("revoke_connect", "none")
 SUPERUSER_POLICIES = ("remove", "demote")
 ACKNOWLEDGE = ("spooled", "applied")
+ON_DDL = ("fail", "pause", "ignore")
 
 MAX_DATABASES = 8
 """Databases in one attempt (R65)."""
@@ -96,6 +97,8 @@ class ChangeOptions:
     batch_rows: int = 50_000
     batch_bytes: int = 32 << 20
     heartbeat: float = 1.0
+    on_ddl: str = "fail"  # what DDL on the source does to the stream
+    max_retained_wal_bytes: int = 0  # WAL held by our slot; beyond it the slot is dropped; 0: no limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +195,7 @@ class MigrationSpec:
         )
         _choice("changes.plugin", spec.changes.plugin, PLUGINS)
         _choice("changes.acknowledge", spec.changes.acknowledge, ACKNOWLEDGE)
+        _choice("changes.on_ddl", spec.changes.on_ddl, ON_DDL)
         _choice("changes.replica_identity", spec.changes.replica_identity, IDENTITY_POLICIES)
         _choice("cutover.fence", spec.cutover.fence, FENCES)
         _choice("globals.superuser_policy", spec.globals.superuser_policy, SUPERUSER_POLICIES)

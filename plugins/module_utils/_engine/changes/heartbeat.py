@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The heartbeat: a logical message on the source at a steady pace, so that latency and lag mean something on an idle source too (R91, R92).
 
-It also measures how far the clocks of source and runtime host are apart, and where the source's WAL stands. A source that cannot be
-reached is no error here: latency then grows, as it must.
+It also measures how far the clocks of source and runtime host are apart and where the source's WAL stands, and it guards: DDL on the
+source (:mod:`.ddl`), and the WAL that our slot holds (law 9). A source that cannot be reached is no error here: latency then grows, as it
+must.
 """
 
 from __future__ import annotations
@@ -12,36 +13,71 @@ import threading
 import time
 import typing as t
 
-from ..errors import MigrationError
+from ..errors import MigrationError, StreamError
 from ..postgres.drivers import psycopg
+from ..postgres.identifiers import object_name
 from ..postgres.lsn import parse_lsn
 from ..postgres.session import connect
+from ..source.slot import drop_slot
 from ..spec import MigrationSpec
 from .assemble import HEARTBEAT
+from .ddl import Baseline, read_fingerprint, refusal, say, settled
+
+DDL_SHARE = 20
+"""Looking for DDL takes at most one part in so many of the time, however many tables there are."""
+
+NEAR = 0.8
+"""Share of a limit from which on is warned."""
 
 
 class Heartbeat(threading.Thread):
     """Beats until ``stop``.
 
-    ``clock_offset`` is the source's clock minus ours (seconds); ``source_lsn`` the end of its WAL, 0 if not known yet.
+    ``clock_offset`` is the source's clock minus ours (seconds); ``source_lsn`` the end of its WAL, 0 if not known yet; ``error`` what ends
+    the stream; ``paused`` why nothing is to be applied at present (``on_ddl: pause``), or empty.
+
+    :param report: is called with ``source_lsn retained_wal_bytes wal_status safe_wal_bytes sender_waits warnings``.
+    :param baseline: the fingerprint that DDL is found by; None: not looked for.
     """
 
-    def __init__(self, spec: MigrationSpec, database: str, stop: threading.Event, *, messages: bool = True) -> None:
+    def __init__(
+        self,
+        spec: MigrationSpec,
+        database: str,
+        stop: threading.Event,
+        *,
+        messages: bool = True,
+        report: t.Callable[[dict[str, t.Any]], None] | None = None,
+        baseline: Baseline | None = None,
+    ) -> None:
         super().__init__(name=f"heartbeat {database}", daemon=True)
         self._spec, self._database, self._stop_event, self._messages = spec, database, stop, messages
+        self._report = report or (lambda figures: None)
+        self._baseline = baseline
+        self._slot = object_name(spec.key, database)
+        self._label = spec.source.label(database)
+        self._said: dict[str, str] = {}
+        self._next_ddl = 0.0
         self.clock_offset = 0.0
         self.source_lsn = 0
         self.beats = 0
+        self.paused = ""
+        self.error: MigrationError | None = None
 
     def run(self) -> None:
         """The thread."""
         pause = max(0.2, self._spec.changes.heartbeat)
         conn: psycopg.Connection[t.Any] | None = None
-        while not self._stop_event.is_set():
+        while not self._stop_event.is_set() and self.error is None:
             try:
                 if conn is None or conn.closed:
                     conn = connect(self._spec.source, self._database, purpose="heartbeat")
                 self._beat(conn)
+                self._guard_wal(conn)
+                self._guard_ddl(conn)
+            except StreamError as exc:
+                self.error = exc
+                break
             except (MigrationError, psycopg.Error):
                 if conn is not None:
                     conn.close()
@@ -62,3 +98,97 @@ class Heartbeat(threading.Thread):
             self.clock_offset = float(row[0]) - (before + after) / 2
             self.source_lsn = parse_lsn(row[1])
             self.beats += 1
+
+    def _warn(self, about: str, text: str) -> None:
+        """Say ``text`` once; an empty one ends the matter."""
+        if self._said.get(about, "") != text:
+            self._said[about] = text
+            if text:
+                self._report({"warnings": [text]})
+
+    # -- WAL that our slot holds
+
+    def _guard_wal(self, conn: psycopg.Connection[t.Any]) -> None:
+        """Report and judge what the slot holds.
+
+        :raises StreamError: PGM4002 the source has given the slot up, PGM4006 it held more than ``max_retained_wal_bytes`` and was dropped.
+        """
+        version = conn.info.server_version
+        health = "s.wal_status, s.safe_wal_size" if version >= 130000 else "NULL, NULL"
+        waiting = "a.wait_event" if version >= 90600 else "NULL"
+        row = conn.execute(
+            f"SELECT s.restart_lsn::text, {health}, {waiting} FROM pg_replication_slots s"
+            " LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = %s",
+            [self._slot],
+        ).fetchone()
+        if row is None:
+            return  # the receiver says so
+        status, safe = row[1], row[2]
+        retained = max(0, self.source_lsn - parse_lsn(row[0])) if row[0] else 0
+        self._report(
+            {
+                "source_lsn": self.source_lsn,
+                "retained_wal_bytes": retained,
+                "wal_status": status,
+                "safe_wal_bytes": safe,
+                "sender_waits": row[3] in ("WalSenderWriteData", "ClientWrite"),
+            }
+        )
+        if status == "lost":
+            raise StreamError(
+                f"{self._label} has removed WAL that the slot {self._slot} needs: changes are lost.",
+                code="PGM4002",
+                hint="Raise max_slot_wal_keep_size, cancel the migration and start it again.",
+                server=self._label,
+            )
+        warning = f"The source is about to remove WAL that the slot {self._slot} needs (wal_status {status}, max_slot_wal_keep_size)."
+        near_end = status == "unreserved" or safe is not None and safe < (1 - NEAR) * (safe + retained)
+        self._warn("wal_status", warning if near_end else "")
+        self._limit(conn, retained)
+
+    def _limit(self, conn: psycopg.Connection[t.Any], retained: int) -> None:
+        limit = self._spec.changes.max_retained_wal_bytes
+        if not limit:
+            return
+        if retained > limit:
+            drop_slot(conn, self._slot)
+            raise StreamError(
+                f"The slot {self._slot} held {retained} bytes of WAL on {self._label}, more than changes.max_retained_wal_bytes"
+                f" ({limit}): it was dropped so that the source's disk does not fill.",
+                code="PGM4006",
+                hint="Find out why the stream lagged, raise the limit if the source has room, cancel the migration and start it again.",
+                server=self._label,
+                details={"retained_wal_bytes": retained, "limit": limit},
+            )
+        text = f"The slot {self._slot} holds more than {NEAR:.0%} of changes.max_retained_wal_bytes ({limit}); at the limit it is dropped."
+        self._warn("retained", text if retained > NEAR * limit else "")
+
+    # -- DDL
+
+    def _guard_ddl(self, conn: psycopg.Connection[t.Any]) -> None:
+        """Look for DDL and do what ``changes.on_ddl`` says.
+
+        :raises StreamError: PGM4030 with ``fail``, naming the tables and what was done to them.
+        """
+        baseline, policy = self._baseline, self._spec.changes.on_ddl
+        began = time.monotonic()
+        if baseline is None or began < self._next_ddl:
+            return
+        baseline.take(conn)
+        changes = baseline.changes(conn)
+        self._next_ddl = time.monotonic() + DDL_SHARE * (time.monotonic() - began)
+        text = f"DDL on {self._label}: {say(changes)}" if changes else ""
+        if changes and policy == "fail":
+            raise refusal(changes, self._label)
+        self._warn("ddl", text)
+        if policy != "pause":
+            return
+        if changes:
+            self.paused = text
+            with connect(self._spec.target, self._database, purpose="heartbeat") as target:
+                if settled(changes, baseline.now, read_fingerprint(target)):
+                    baseline.take(conn, again=True)
+                    changes = []
+        if not changes and self.paused:
+            self.paused = ""
+            self._report({"warnings": [f"The tables of {self._label} and of the target fit again; the stream goes on."]})

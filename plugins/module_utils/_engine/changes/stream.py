@@ -23,6 +23,7 @@ from ..spec import MigrationSpec
 from .apply import Applier, Load, Moved, Position
 from .assemble import Assembler
 from .batch import Batch
+from .ddl import Baseline
 from .events import Decoder
 from .heartbeat import Heartbeat
 from .pgoutput import PgoutputDecoder
@@ -61,6 +62,7 @@ class ChangeStream:
         spool: Path,
         report: t.Callable[[dict[str, t.Any]], None],
         stop: threading.Event,
+        baseline: Baseline | None = None,
     ) -> None:
         self._spec, self._database, self._choice = spec, database, choice
         self._spool, self._report, self._stop = spool, report, stop
@@ -74,7 +76,7 @@ class ChangeStream:
         self._next_report = 0.0
         self._rate = (time.monotonic(), 0)
         self._ended: BaseException | None = None
-        self._heartbeat = Heartbeat(spec, database, stop, messages=choice.messages)
+        self._heartbeat = Heartbeat(spec, database, stop, messages=choice.messages, report=report, baseline=baseline)
 
     @property
     def position(self) -> Position:
@@ -163,6 +165,7 @@ class ChangeStream:
         feeder.start()
         try:
             while not self._stop.is_set():
+                self._obey_guard()
                 try:
                     item = prepared.get(timeout=0.2)
                 except queue.Empty:
@@ -175,6 +178,20 @@ class ChangeStream:
             give_up.set()
             applier.close()
             feeder.join()
+
+    def _obey_guard(self) -> None:
+        """End or pause as the heartbeat's guards say; after a pause the target's tables are read anew."""
+        paused = bool(self._heartbeat.paused)
+        if paused:
+            self._report({"paused": self._heartbeat.paused})
+        while not self._stop.is_set() and self._heartbeat.paused and self._heartbeat.error is None:
+            self._tell()
+            self._stop.wait(0.2)
+        if self._heartbeat.error is not None:
+            raise self._heartbeat.error
+        if paused and not self._stop.is_set():
+            self._report({"paused": ""})
+            raise Moved("the tables have changed")
 
     def _feed(self, applier: Applier, decoder: Decoder, prepared: queue.Queue[Prepared | BaseException], give_up: threading.Event) -> None:
         """Read, decode and prepare batches; an error is handed over as the last item."""

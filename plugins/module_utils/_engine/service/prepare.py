@@ -14,6 +14,7 @@ import secrets
 import typing as t
 from pathlib import Path
 
+from ..changes.ddl import FILE, Baseline
 from ..errors import MigrationError, StreamError
 from ..globals.plan import apply_globals, plan_database
 from ..migration.ledger import Ledger
@@ -121,6 +122,8 @@ def _first_time(spec: MigrationSpec, database: str, work: Path) -> Prepared:
             choice = choose_plugin(spec.source, database, spec.changes.plugin)
             _undo_source(spec, database, name)  # of an attempt that was killed before it could remember its slot
             undo.callback(_undo_source, spec, database, name)
+            with connect(spec.source, database, purpose="prepare") as conn:
+                Baseline(work / FILE).take(conn, again=True)
             _publish(spec, database, name, choice)
             snapshot = create_slot(spec.source, database, name, choice.plugin)
         else:

@@ -13,6 +13,12 @@ from ..migration.catalogue import now
 RATE_SECONDS = 20.0
 """Span over which rates are measured."""
 
+FORECAST_SECONDS = 5.0
+"""Span below which no forecast is made: batches come in steps."""
+
+NEAR_SECONDS = 2.0
+"""Latency at which the target has caught up."""
+
 KNOWN = {"tables_queued": 0, "tables_loading": 0, "tables_complete": 0, "tables_errored": 0, "inserts": 0, "updates": 0, "deletes": 0}
 """Counters that R86 wants from the beginning."""
 
@@ -32,6 +38,7 @@ class Progress:
             "ended": None,
             "message": "",
         }
+        self._forecast = Forecast()
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
 
     def merge(self, figures: t.Mapping[str, t.Any]) -> None:
@@ -39,6 +46,10 @@ class Progress:
         self.figures.update(figures)
         if "bytes_done" in figures:
             self._rate(int(figures["bytes_done"]))
+        if "applied_lsn" in figures and self.figures.get("source_lsn"):
+            self._forecast.add(time.monotonic(), self.figures)
+            eta, verdict = self._forecast.judge(self.figures)
+            self.figures.update(eta_catch_up_seconds=eta, verdict=verdict)
 
     def phase(self, name: str) -> None:
         """The database has come to the phase ``name``."""
@@ -56,6 +67,54 @@ class Progress:
             self.figures["rate_bytes_per_second"] = round(rate)
             left = int(self.figures.get("bytes_total", 0)) - done
             self.figures["eta_seconds"] = round(left / rate) if rate > 0 and left > 0 else (0 if left <= 0 else None)
+
+
+class Sample(t.NamedTuple):
+    """Where a stream stood at ``moment`` (seconds): WAL positions in bytes, and whether the walsender was waiting for its reader."""
+
+    moment: float
+    source: int
+    received: int
+    applied: int
+    waits: bool
+
+
+class Forecast:
+    """When the target will have caught up, from the pace at which the source writes WAL and the target gets through it; both in bytes of
+    WAL, so that they can be compared."""
+
+    def __init__(self) -> None:
+        self._samples: collections.deque[Sample] = collections.deque()
+
+    def add(self, moment: float, figures: t.Mapping[str, t.Any]) -> None:
+        """Take the present figures of a database."""
+        source, received, applied = (int(figures.get(name) or 0) for name in ("source_lsn", "received_lsn", "applied_lsn"))
+        self._samples.append(Sample(moment, source, received, applied, bool(figures.get("sender_waits"))))
+        while self._samples[0].moment < moment - RATE_SECONDS:
+            self._samples.popleft()
+
+    def judge(self, figures: t.Mapping[str, t.Any]) -> tuple[float | None, str]:
+        """Seconds until the target has caught up (None: not known, or never at this pace), and the verdict in words."""
+        first, last = self._samples[0], self._samples[-1]
+        latency = figures.get("latency_seconds")
+        if latency is not None and latency <= NEAR_SECONDS:
+            return 0.0, "caught up"
+        span = last.moment - first.moment
+        if span < FORECAST_SECONDS:
+            return None, "not known yet"
+        incoming, done = (last.source - first.source) / span, (last.applied - first.applied) / span
+        left = max(0, last.source - last.applied)
+        if done > incoming:
+            return round(left / (done - incoming), 1), "catching up"
+        return None, f"will not catch up: {self._limit(figures)} is the limit"
+
+    def _limit(self, figures: t.Mapping[str, t.Any]) -> str:
+        """The side that holds the stream up: the one before which the most has piled up."""
+        last = self._samples[-1]
+        if figures.get("paused") or last.received - last.applied >= last.source - last.received:
+            return "target apply"
+        waiting = sum(sample.waits for sample in self._samples)
+        return "network or receiver" if 2 * waiting > len(self._samples) else "source decoding"
 
 
 def human_bytes(count: float) -> str:
@@ -101,4 +160,13 @@ def _stream_line(databases: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     latency = f"latency {max(known):.1f} s" if len(known) == len(databases) else "latency not known yet"
     applied = sum(int(f.get("applied") or 0) for f in databases)
     rate = sum(float(f.get("changes_per_second") or 0) for f in databases)
-    return f"{latency}  {applied:,} changes applied  {rate:,.0f}/s"
+    return "  ".join([f"{latency}  {applied:,} changes applied  {rate:,.0f}/s", *_outlook(databases)])
+
+
+def _outlook(databases: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
+    """The worst forecast of all databases, where there is something to say."""
+    never = [str(f["verdict"]) for f in databases if str(f.get("verdict", "")).startswith("will not")]
+    if never:
+        return never[:1]
+    waiting = [float(f["eta_catch_up_seconds"]) for f in databases if f.get("eta_catch_up_seconds")]
+    return [f"caught up in {max(waiting):.0f} s"] if waiting else []

@@ -171,6 +171,9 @@ class Supervisor:
     def _heard(self, database: str, report: dict[str, t.Any]) -> None:
         progress = self._progress[database]
         if "progress" in report:
+            for warning in report["progress"].pop("warnings", ()):
+                progress.figures["message"] = warning
+                self._catalogue.event(self._paths.key, "warning", warning)
             progress.merge(report["progress"])
             applied = report["progress"].get("applied_lsn")
             if applied and database in self._receivers:

@@ -11,6 +11,8 @@ import contextlib
 import threading
 import typing as t
 
+from ..changes.ddl import FILE, Baseline, refusal
+from ..changes.heartbeat import Heartbeat
 from ..changes.stream import ChangeStream
 from ..cutover.completion import complete_database, emit_marker
 from ..cutover.proof import ProofSnapshots
@@ -39,6 +41,7 @@ class Worker:
         self._stream: ChangeStream | None = None
         self._failure: MigrationError | None = None
         self._proof: ProofSnapshots | None = None
+        self._baseline = Baseline(paths.work(database) / FILE)
 
     def run(self) -> None:
         """The whole life; returns when finished or told to stop.
@@ -80,13 +83,31 @@ class Worker:
         )
         choice = prepared.choice
         renew = (lambda: renew_snapshot(self._spec, self._database, choice)) if choice else None
+        over = threading.Event()
         try:
+            if choice:
+                self._guard(choice.messages, over)
             BaseCopy(job, self._progress, snapshot.close, self._link.stop, renew).run()
         finally:
+            over.set()
             snapshot.close()
+        if self._failure:
+            raise self._failure
         if not self._link.stop.is_set():
             with connect(self._spec.target, self._database, purpose="copy") as conn:
                 Ledger(conn).mark_step(COPIED)
+
+    def _guard(self, messages: bool, over: threading.Event) -> None:
+        """Watch the source's WAL and tables while rows are copied; what the guard finds stops the copy."""
+
+        def watch() -> None:
+            heartbeat.run()
+            if heartbeat.error:
+                self._failure = heartbeat.error
+                self._link.stop.set()
+
+        heartbeat = Heartbeat(self._spec, self._database, over, messages=messages, report=self._progress, baseline=self._baseline)
+        threading.Thread(target=watch, name="guard", daemon=True).start()
 
     # -- change stream
 
@@ -96,7 +117,7 @@ class Worker:
         self._phase("streaming")
         stop = self._link.stop
         spool = self._paths.spool(self._database)
-        self._stream = ChangeStream(self._spec, self._database, prepared.choice, spool, self._progress, stop)
+        self._stream = ChangeStream(self._spec, self._database, prepared.choice, spool, self._progress, stop, self._baseline)
         thread = threading.Thread(target=self._guarded, args=(self._stream.run,), name="apply", daemon=True)
         thread.start()
         try:
@@ -146,6 +167,10 @@ class Worker:
         """Write our marker on the source and wait until the target has all that was committed before it (law 10)."""
         if self._stream is None:
             raise CutoverAborted("There is no change stream to drain.")
+        with connect(self._spec.source, self._database, purpose="drain") as conn:
+            changes = self._baseline.changes(conn)
+        if changes and self._spec.changes.on_ddl != "ignore":
+            raise refusal(changes, self._spec.source.label(self._database))
         token = str(command["token"])
         self._stream.hold_at(token)
         lsn = emit_marker(self._spec, self._database, token)

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The forecast of a stream: when it will have caught up, or which side keeps it from that."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.pgops.migration.plugins.module_utils._engine.service import status
+
+MEGA = 1_000_000
+
+
+def forecast(source: int, received: int, applied: int, *, latency: float = 60.0, waits: bool = False, **more: t.Any) -> tuple[t.Any, str]:
+    """The judgement after ten seconds in which the three positions moved at these rates (bytes a second), from a backlog of 100 MB that has
+    been received."""
+    judge = status.Forecast()
+    figures: dict[str, t.Any] = {}
+    for second in range(11):
+        places = {"source_lsn": 200 * MEGA + source * second, "received_lsn": 200 * MEGA + received * second}
+        figures = {**places, "applied_lsn": 100 * MEGA + applied * second, "latency_seconds": latency, "sender_waits": waits, **more}
+        if more.get("far"):
+            figures["received_lsn"] = figures["applied_lsn"] + MEGA
+        judge.add(float(second), figures)
+    return judge.judge(figures)
+
+
+def test_eta_from_both_rates() -> None:
+    """100 MB behind, 5 MB/s in, 10 MB/s out: after ten seconds 50 MB are left, for ten more."""
+    assert forecast(5 * MEGA, 5 * MEGA, 10 * MEGA) == (10.0, "catching up")
+
+
+def test_near_is_caught_up() -> None:
+    """A lone commit under way is no backlog."""
+    assert forecast(5 * MEGA, 5 * MEGA, 5 * MEGA, latency=0.3) == (0.0, "caught up")
+
+
+@pytest.mark.parametrize(
+    "facts, side",
+    [({}, "target apply"), ({"far": True}, "source decoding"), ({"far": True, "waits": True}, "network or receiver")],
+)
+def test_will_not_catch_up_names_the_side(facts: dict[str, t.Any], side: str) -> None:
+    """The side before which the backlog stands is named."""
+    assert forecast(10 * MEGA, 10 * MEGA, 2 * MEGA, **facts) == (None, f"will not catch up: {side} is the limit")
+
+
+def test_summary_says_it() -> None:
+    """The line of progress has the worst of all databases."""
+    figures = {"phase": "streaming", "latency_seconds": 60.0, "applied": 5, "changes_per_second": 3.0}
+    line = {"state": "WaitingForUserAction", "substate": "WaitingForCutoverTrigger"}
+    never = {**figures, "verdict": "will not catch up: target apply is the limit", "eta_catch_up_seconds": None}
+    soon = {**figures, "verdict": "catching up", "eta_catch_up_seconds": 12.0}
+    assert status.summarize({**line, "progress": {"a": soon, "b": never}}).endswith("will not catch up: target apply is the limit")
+    assert status.summarize({**line, "progress": {"a": soon}}).endswith("caught up in 12 s")
+
+
+def test_figures_of_a_database_have_it() -> None:
+    """Eta and verdict are in the status as soon as both sides have spoken."""
+    progress = status.Progress()
+    progress.merge({"source_lsn": 10, "received_lsn": 5})
+    assert "verdict" not in progress.figures
+    progress.merge({"applied_lsn": 5, "latency_seconds": 0.1})
+    assert (progress.figures["eta_catch_up_seconds"], progress.figures["verdict"]) == (0.0, "caught up")
