@@ -130,7 +130,9 @@ def summarize(status: t.Mapping[str, t.Any]) -> str:
     """One line for the label of a loop: where it stands and how fast it goes."""
     if status.get("error"):
         return f"{status['state']}  {status['error']['message']}"
-    parts = [status["substate"] if status["state"] in ("InProgress", "WaitingForUserAction") else status["state"]]
+    if status["state"] not in ("InProgress", "WaitingForUserAction"):
+        return str(status["state"])
+    parts = [status["substate"]]
     progress: t.Mapping[str, t.Mapping[str, t.Any]] = status.get("progress") or {}
     if status["substate"] == "MigratingData":
         parts += [_copy_line(name, figures) for name, figures in progress.items() if figures.get("phase") != "streaming"][:3]
