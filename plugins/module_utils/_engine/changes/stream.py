@@ -34,6 +34,10 @@ from .wal2json import Wal2JsonDecoder
 POLL = 0.01
 """Seconds between looks at the spool when nothing is readable."""
 
+GATHER = 0.2
+"""Seconds from a batch that is not full to the next one: a stream that comes slowly is not applied in crumbs, each with a commit; what
+comes after a rest goes at once."""
+
 REPORT_INTERVAL = 0.5
 BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 MARKERS_KEPT = 100
@@ -205,12 +209,14 @@ class ChangeStream:
         start = applier.position.end_lsn
         reader = SpoolReader(self._spool, start or applier.start_lsn or None)
         assembler = Assembler(applier.tables, decoder, start, changes.batch_rows, changes.batch_bytes)
+        next_batch = 0.0
         try:
             while not give_up.is_set():
                 found = reader.next_block()
                 if found is None:
-                    if assembler.waiting and prepared.empty():
+                    if assembler.waiting and prepared.empty() and time.monotonic() >= next_batch:
                         assembler.flush()
+                        next_batch = time.monotonic() + GATHER
                     else:
                         give_up.wait(POLL)
                 else:
