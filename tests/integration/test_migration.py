@@ -128,7 +128,7 @@ def test_offline(host, source, target, shop, spec_factory) -> None:
     assert equal(source, target, database) == {}
     assert status["verification"]["equal"] and ours_on_source(source) == []
     with target.connect(database) as conn:
-        assert conn.execute("SELECT to_regnamespace('pg_migration')").fetchone() == (None,)
+        assert conn.execute("SELECT to_regnamespace('pgm_migration')").fetchone() == (None,)
     assert host.manager.start(spec)["state"] == "Succeeded"
 
 

@@ -194,6 +194,7 @@ class Faked:
 def test_oldest_source(version: int, severity: str) -> None:
     issue = next(servers.source_version(t.cast(t.Any, Faked(version, 170000))))
     assert issue.severity == severity and servers.version_name(version) in issue.message
+    assert CHECKS["PGM2010"].azure_code == "603400"
 
 
 @pytest.mark.parametrize(
