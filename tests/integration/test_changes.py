@@ -441,14 +441,14 @@ def test_other_column_order_and_generated_there(streaming: Start, plugin: str) -
 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_new_column_is_noticed(streaming: Start, plugin: str) -> None:
-    """A column that the target does not have stops the stream and is named."""
+    """A column that the target does not have stops the stream and is named: by its first change, or by the look at the catalog."""
     stream = streaming(plugin, "CREATE TABLE t (id int PRIMARY KEY)")
     with stream.app() as conn:  # type: ignore[attr-defined]
         conn.execute("ALTER TABLE t ADD extra int")
         conn.execute("INSERT INTO t VALUES (1, 2)")
         with pytest.raises(StreamError) as caught:
             stream.drain(20)
-    assert caught.value.code == "PGM4022"
+    assert caught.value.code in ("PGM4022", "PGM4050")
     assert "extra" in caught.value.message
 
 

@@ -85,7 +85,7 @@ def test_ddl_ends_the_stream(
     with source.connect(stream.database, owner.name, owner.password) as conn:
         conn.execute(statement)
     error = ended(stream)
-    assert error.code == "PGM4030"
+    assert error.code == "PGM4050"
     assert words in error.message
     assert error.details["tables"][0]["table"] == table
 

@@ -168,7 +168,7 @@ class Heartbeat(threading.Thread):
     def _guard_ddl(self, conn: psycopg.Connection[t.Any]) -> None:
         """Look for DDL and do what ``changes.on_ddl`` says.
 
-        :raises StreamError: PGM4030 with ``fail``, naming the tables and what was done to them.
+        :raises StreamError: PGM4050 with ``fail``, naming the tables and what was done to them.
         """
         baseline, policy = self._baseline, self._spec.changes.on_ddl
         began = time.monotonic()
