@@ -21,7 +21,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot i
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.basecopy import BaseCopy, CopyJob
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.finish import refresh_matviews
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.largeobjects import sync_differences
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.schema import prepare_target
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.tools import connection_string, environment, password_file
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 

@@ -23,6 +23,7 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name, quote_ident
 from ..postgres.lsn import format_lsn, parse_lsn
 from ..postgres.session import connect
+from ..snapshot.basecopy import Snapshot
 from ..snapshot.target import own_database, prepare_target, read_facts
 from ..source.plugin import PluginChoice, choose_plugin
 from ..source.publication import drop_publication, ensure_publication, streamed_tables
@@ -31,16 +32,6 @@ from ..spec import MigrationSpec
 
 COPIED = "base copy"
 """Ledger step: schema, rows, indexes and constraints of the database are on the target."""
-
-
-class Snapshot(t.Protocol):
-    """A snapshot exported on the source, valid until :meth:`close`."""
-
-    snapshot: str
-    consistent_point: int
-
-    def close(self) -> None:
-        """End it."""
 
 
 class HeldSnapshot:

@@ -16,10 +16,8 @@ from ..spec import MigrationSpec
 from .archive import Archive, Entry, Statement, adapt, wanted
 from .progress import Progress
 from .roles import RolePlan, lend_create, plan_roles, take_back_create
-from .target import PRE_DATA, prepare_target
+from .target import PRE_DATA
 from .tools import Stopped, connection_string, find_tools, password_file, run_tool
-
-__all__ = ["PRE_DATA", "SchemaCopy", "prepare_target"]
 
 BATCH = 200
 """Entries in one message to the target."""

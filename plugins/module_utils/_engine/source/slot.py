@@ -67,7 +67,7 @@ def _replication(endpoint: Endpoint, database: str) -> ReplicationConnection:
     except ConnectionFailed as exc:
         if exc.details.get("reason") != "rights":
             raise
-        hint = f'ALTER ROLE "{endpoint.user}" REPLICATION; (on Amazon RDS: GRANT rds_replication TO "{endpoint.user}")'
+        hint = replication_hint(endpoint.user)
         raise PermissionMissing(exc.message, code="PGM1203", hint=hint, server=exc.server, sqlstate=exc.sqlstate) from exc
 
 
@@ -103,6 +103,11 @@ def plugin_hint(user: str, plugin: str, message: str) -> str:
     """What grants the use of ``plugin``; minor releases from August 2026 on have ``output_plugin_libraries`` (CVE-2026-6471)."""
     if "output_plugin_libraries" in message or plugin in message:
         return f'ALTER ROLE "{user}" SET output_plugin_libraries = pgoutput, test_decoding, {plugin}; (an unquoted list, by a superuser)'
+    return replication_hint(user)
+
+
+def replication_hint(user: str) -> str:
+    """What lets ``user`` open replication connections."""
     return f'ALTER ROLE "{user}" REPLICATION; (on Amazon RDS: GRANT rds_replication TO "{user}")'
 
 
