@@ -20,9 +20,10 @@ from ..postgres.lsn import format_lsn, parse_lsn
 from ..postgres.session import connect
 from ..spec import MigrationSpec
 from . import statements as sql
-from .batch import Batch, Key, RowStep, SetStep, TableSet, TruncateStep
-from .rows import Mismatch, RowApplier, staged_rows, teach, transient
-from .tables import MISSING, TargetTable, TargetTables
+from .batch import Batch, RowStep, SetStep, TruncateStep
+from .load import Load, load_of
+from .rows import Mismatch, RowApplier, teach, transient
+from .tables import TargetTable, TargetTables
 
 SMALL = 12
 """Sets of fewer rows are applied row by row: cheaper than staging."""
@@ -49,40 +50,6 @@ class Position:
 
 class Moved(Exception):
     """Another session has moved the position in the meantime; begin again from there."""
-
-
-@dataclasses.dataclass
-class Load:
-    """A set that is too large for single statements, as data for COPY: made ahead, outside of the transaction."""
-
-    content: TableSet
-    deletes: tuple[bytes, int] | None = None
-    updates: list[tuple[tuple[str, ...], bytes, int]] = dataclasses.field(default_factory=list)
-    inserts: tuple[bytes, int] | None = None
-
-
-def load_of(content: TableSet, codec: str) -> Load:
-    """``content`` as data for COPY, keys in the order of the index."""
-    table = content.table
-    load = Load(content)
-    if content.deleted:
-        single = len(table.key) == 1
-        keys = staged_rows(table, content.deleted)
-        load.deletes = sql.copy_text([(key,) for key in keys] if single else keys, codec), len(keys)
-    if content.updated:
-        rows = [content.updated[key] for key in staged_rows(table, content.updated)]
-        load.updates.append((table.columns, sql.copy_text(rows, codec), len(rows)))
-    if content.partial:
-        groups: dict[tuple[str, ...], dict[Key, t.Any]] = {}
-        for key, row in content.partial.items():
-            names = tuple([n for n, v in zip(table.columns, row, strict=True) if v is not MISSING])
-            groups.setdefault(names, {})[key] = tuple([v for v in row if v is not MISSING])
-        for names, found in groups.items():
-            load.updates.append((names, sql.copy_text([found[key] for key in staged_rows(table, found)], codec), len(found)))
-    rows = [*content.inserted.values(), *content.plain]
-    if rows:
-        load.inserts = sql.copy_text(rows, codec), len(rows)
-    return load
 
 
 class Applier:

@@ -184,10 +184,3 @@ def _people(value: str | None, codec: str) -> str:
 
 def _key_values(table: TargetTable, key: Key) -> list[str | None]:
     return [key] if len(table.key) == 1 else list(key)
-
-
-def staged_rows(table: TargetTable, rows: t.Mapping[Key, t.Any]) -> list[Key]:
-    """The keys of ``rows`` in the order of the index, as far as that is cheap to know."""
-    if table.integer_key:
-        return sorted(rows, key=int)
-    return sorted(rows)

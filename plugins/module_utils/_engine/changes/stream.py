@@ -20,12 +20,13 @@ from ..errors import ConnectionFailed, StreamError
 from ..postgres.drivers import psycopg
 from ..source.plugin import PluginChoice
 from ..spec import MigrationSpec
-from .apply import Applier, Load, Moved, Position
+from .apply import Applier, Moved, Position
 from .assemble import Assembler
 from .batch import Batch
 from .ddl import Baseline
 from .events import Decoder
 from .heartbeat import Heartbeat
+from .load import Load
 from .pgoutput import PgoutputDecoder
 from .rows import transient
 from .spool import SpoolReader
