@@ -42,8 +42,11 @@ class Progress:
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
 
     def merge(self, figures: t.Mapping[str, t.Any]) -> None:
-        """Take newer figures over."""
+        """Take newer figures over; ``copied`` names only the tables that have changed."""
+        copied = {**self.figures.get("copied", {}), **figures.get("copied", {})}
         self.figures.update(figures)
+        if copied:
+            self.figures["copied"] = copied
         if "bytes_done" in figures:
             self._rate(int(figures["bytes_done"]))
         if "applied_lsn" in figures and self.figures.get("source_lsn"):

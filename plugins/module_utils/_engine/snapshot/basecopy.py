@@ -217,8 +217,11 @@ class BaseCopy:
         left = []
         complete = done_chunks = done_bytes = 0
         older = []
+        followed: dict[str, dict[str, t.Any]] = {}
         for item in planned:
             done = have.get(item.table.qualified, [])
+            rows = sum(chunk.rows for chunk in done)
+            followed[item.table.label] = {"state": "complete", "bytes": item.bytes, "done": item.bytes, "rows": rows}
             if done and len(done) == done[0].chunks:
                 complete += 1
                 done_chunks += done[0].chunks
@@ -235,8 +238,12 @@ class BaseCopy:
             if not kept and (done or len(item.chunks) > 1):
                 self._empty(control, item.table.qualified)
             done_chunks += len(kept)
-            done_bytes += sum(chunk.bytes for chunk in item.chunks if chunk.number in kept)
+            kept_bytes = sum(chunk.bytes for chunk in item.chunks if chunk.number in kept)
+            done_bytes += kept_bytes
+            rows = sum(chunk.rows for chunk in done if chunk.chunk in kept)
+            followed[item.table.label].update(state="queued", done=kept_bytes, rows=rows)
             left += [(item, chunk) for chunk in item.chunks if chunk.number not in kept]
+        self._progress.tables(followed)
         if first:
             if older and not self._spec.online:
                 self._progress.note(f"{len(older)} tables were copied by an earlier run and are as of its snapshot, not of this one's.")

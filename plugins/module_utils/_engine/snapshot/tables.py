@@ -108,6 +108,8 @@ class TableCopy:
             except Exception as exc:
                 if attempt == ATTEMPTS or not passing(exc):
                     self._progress.add(tables_errored=1)
+                    for planned, dummy in unit.parts:
+                        self._progress.table(planned.table.label, state="errored")
                     raise failure(unit, exc) from exc
                 if isinstance(exc, MigrationError) or not getattr(exc, "sqlstate", None):
                     relay.close()
@@ -118,6 +120,8 @@ class TableCopy:
         """Count the tables that are begun with ``unit`` as loading, no longer as queued."""
         fresh = {planned.table.qualified for planned, dummy in unit.parts} - self._loading
         self._loading |= fresh
+        for planned, dummy in unit.parts:
+            self._progress.table(planned.table.label, state="loading")
         self._progress.add(tables_queued=-len(fresh), tables_loading=len(fresh))
 
     def _settle(self, done: list[Done]) -> None:
@@ -127,7 +131,9 @@ class TableCopy:
         for item in done:
             name = item.planned.table.qualified
             self._left[name] -= 1
-            if not self._left[name] and name not in self._lost:
+            complete = not self._left[name] and name not in self._lost
+            self._progress.table(item.planned.table.label, state="complete" if complete else "", done=item.chunk.bytes, rows=item.rows)
+            if complete:
                 self._loading.discard(name)
                 self._progress.add(tables_complete=1, tables_loading=-1)
                 self._complete(item.planned)
