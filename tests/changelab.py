@@ -32,6 +32,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.source.pub
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.slot import create_slot, drop_slot
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 
+PLUGINS = ("wal2json", "pgoutput")
 RELATIONS = """
 SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgm_migration') ORDER BY 1"""
@@ -194,6 +195,17 @@ class StreamLab:
             self.kill(role)
         with contextlib.suppress(Exception), connect(self.spec.source, self.database) as conn:
             drop_slot(conn, self.slot)
+
+
+Start = t.Callable[..., StreamLab]
+"""The fixture ``streaming``."""
+
+
+def same(stream: StreamLab) -> None:
+    """Drain, then all rows must be equal and nothing have ended."""
+    stream.drain()
+    assert stream.differences() == {}
+    assert stream.errors == []
 
 
 def _secret(endpoint: t.Any) -> dict[str, t.Any]:

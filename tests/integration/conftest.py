@@ -7,10 +7,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import typing as t
+from pathlib import Path
 
 import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from changelab import Start, StreamLab
 from pair import OWNER, PASSWORDS, Login, describe, make_source, make_target
 
 
@@ -92,3 +94,36 @@ def spec_factory(source: lab.Server, target: lab.Server) -> t.Callable[..., Migr
         return MigrationSpec.from_dict(describe(source, target, name, databases, **overrides))
 
     return make
+
+
+@pytest.fixture
+def streaming(
+    source: lab.Server,
+    target: lab.Server,
+    owner: Login,
+    admin: Login,
+    source_database: str,
+    target_database: str,
+    spec_factory: t.Callable[..., MigrationSpec],
+    tmp_path: Path,
+) -> t.Iterator[Start]:
+    """``start(plugin, ddl, rows='', running=True, **changes)``: the same schema and rows on both sides, then a stream."""
+    labs: list[StreamLab] = []
+
+    def start(plugin: str, ddl: str, rows: str = "", *, running: bool = True, target_ddl: str = "", **changes: t.Any) -> StreamLab:
+        for server, login, sql in ((source, owner, ddl), (target, admin, target_ddl or ddl)):
+            with server.connect(source_database, login.name, login.password) as conn:
+                conn.execute(sql)
+                if rows:
+                    conn.execute(rows)
+        made = StreamLab(spec_factory("stream", [source_database], changes=changes), tmp_path / "spool", plugin)
+        made.app = lambda: source.connect(source_database, owner.name, owner.password)  # type: ignore[attr-defined]
+        made.there = lambda: target.connect(source_database, admin.name, admin.password)  # type: ignore[attr-defined]
+        labs.append(made)
+        if running:
+            made.start()
+        return made
+
+    yield start
+    for one in labs:
+        one.close()

@@ -1,0 +1,115 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The flow of the stream: latency, what is acknowledged, the limit of the spool, the choice of the plugin, many tables."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+import pytest
+import servers as lab
+from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import choose_plugin
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from changelab import PLUGINS, Start, same
+
+
+def test_idle_source_and_latency(streaming: Start) -> None:
+    """On an idle source the position advances, latency is small, and the slot is confirmed."""
+    stream = streaming("pgoutput", "CREATE TABLE t (id int PRIMARY KEY)", heartbeat=0.3)
+    stream.drain()
+    time.sleep(2.5)
+    assert stream.reports["latency_seconds"] < 2
+    first = stream.stream.position.end_lsn  # type: ignore[union-attr]
+    stream.stop.set()
+    for thread in stream.threads:
+        thread.join(10)
+    frozen = stream.stream.latency()  # type: ignore[union-attr]
+    time.sleep(1.2)
+    assert stream.stream.latency() > frozen + 1  # type: ignore[union-attr,operator]
+    with stream.app() as conn:  # type: ignore[attr-defined]
+        row = conn.execute(
+            "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = %s", [stream.slot]
+        ).fetchone()
+    assert row is not None and int(row[0]) >= stream.start_lsn
+    assert first > stream.start_lsn
+
+
+def test_lone_commit_within_a_second(streaming: Start) -> None:
+    """A lone commit is on the target at once."""
+    stream = streaming("pgoutput", "CREATE TABLE t (id int PRIMARY KEY)")
+    stream.drain()
+    with stream.app() as conn, stream.there() as there:  # type: ignore[attr-defined]
+        conn.execute("INSERT INTO t VALUES (1)")
+        begun = time.monotonic()
+        while not there.execute("SELECT count(*) FROM t").fetchone()[0]:
+            assert time.monotonic() < begun + 1.0
+            time.sleep(0.01)
+
+
+def test_acknowledge_applied_confirms_only_what_the_target_has(streaming: Start) -> None:
+    """``acknowledge: applied``: without an applier nothing is confirmed (law 4)."""
+    stream = streaming("pgoutput", "CREATE TABLE t (id int PRIMARY KEY)", running=False, acknowledge="applied")
+    stream.receive()
+    with stream.app() as conn:  # type: ignore[attr-defined]
+        conn.execute("INSERT INTO t SELECT generate_series(1, 100)")
+        time.sleep(1.5)
+        query = "SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint FROM pg_replication_slots WHERE slot_name = %s"
+        assert conn.execute(query, [stream.slot]).fetchone()[0] == stream.start_lsn
+        stream.apply()
+        position = stream.drain()
+        deadline = time.monotonic() + 8
+        while conn.execute(query, [stream.slot]).fetchone()[0] < position.commit_lsn:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_spool_limit_holds_back_and_goes_on(streaming: Start) -> None:
+    """Above ``spool_max_bytes`` the receiver waits for the applier; segments go when they are applied."""
+    stream = streaming(
+        "pgoutput",
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        running=False,
+        spool_max_bytes=400_000,
+        segment_bytes=100_000,
+        heartbeat=0.5,
+    )
+    stream.receive()
+    with stream.app() as conn:  # type: ignore[attr-defined]
+        for part in range(60):
+            conn.execute(f"INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series({part * 200}, {part * 200 + 199}) g")
+    deadline = time.monotonic() + 10
+    while not stream.reports.get("paused"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    size = sum(p.stat().st_size for p in stream.folder.glob("*.seg"))
+    assert size < 800_000
+    stream.apply()
+    same(stream)
+    assert len(list(stream.folder.glob("*.seg"))) < 10
+
+
+def test_choice_of_the_plugin(streaming: Start, spec_factory: t.Callable[..., MigrationSpec], source: lab.Server) -> None:
+    """auto takes wal2json only where nothing can be lost, and says why; the probe leaves no slot."""
+    stream = streaming("auto", "CREATE TABLE t (id int PRIMARY KEY, f float8)", running=False)
+    assert stream.choice.plugin in PLUGINS
+    assert stream.choice.reason
+    plain = choose_plugin(stream.spec.source, "postgres", "auto")
+    assert plain.plugin == "wal2json"
+    with pytest.raises(MigrationError):
+        choose_plugin(stream.spec.source, "postgres", "test_decoding")
+    assert source.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm_probe%'")[0][0] == 0
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_many_tables_and_materialized_views(streaming: Start, plugin: str) -> None:
+    """More tables than are named one by one; what is not streamed (a materialized view, a table without identity) stops nothing."""
+    tables = ";".join(f"CREATE TABLE t{n} (id int PRIMARY KEY)" for n in range(310))
+    stream = streaming(plugin, f"{tables}; CREATE TABLE bare (a int); CREATE MATERIALIZED VIEW mv AS SELECT 1 AS one")
+    with stream.app() as conn:  # type: ignore[attr-defined]
+        conn.execute(";".join(f"INSERT INTO t{n} VALUES ({n})" for n in range(310)))
+        conn.execute("REFRESH MATERIALIZED VIEW mv; INSERT INTO bare VALUES (1)")
+    stream.drain()
+    assert list(stream.differences()) == ["bare"]
+    assert stream.errors == []
