@@ -19,11 +19,11 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.ev
     Shape,
     Truncate,
 )
-from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.spool import KEEPALIVE, MESSAGE, Record, pack_record
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.tables import MISSING, Binding, TargetTable
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.wal2json import Wal2JsonDecoder
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.catalog import Column, Table
+from frames import data, keepalive
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -185,9 +185,9 @@ def insert(key: int) -> bytes:
     )
 
 
-def put(feed: Assembler, *records: Record) -> None:
-    """A block of these records."""
-    feed.add(b"".join([pack_record(r.kind, r.lsn, len(r.payload)) + r.payload for r in records]), len(records))
+def put(feed: Assembler, *frames: bytes) -> None:
+    """A block of these frames."""
+    feed.add(b"".join(frames), len(frames))
 
 
 def assembler(position: int = 0, rows: int = 1000) -> Assembler:
@@ -198,9 +198,9 @@ def test_transactions_already_there_are_skipped() -> None:
     """Exactly once: what ends at or before the position is left out, the rest is not."""
     feed = assembler(position=200)
     for begin, end, key in ((150, 200, 1), (200, 250, 2)):
-        put(feed, Record(MESSAGE, 1, message("B", lsn=f"0/{begin:X}")))
-        put(feed, Record(MESSAGE, 1, insert(key)))
-        put(feed, Record(MESSAGE, end, message("C")))
+        put(feed, data(1, message("B", lsn=f"0/{begin:X}")))
+        put(feed, data(1, insert(key)))
+        put(feed, data(end, message("C")))
     feed.flush()
     batch = feed.take()
     assert batch is not None
@@ -210,16 +210,16 @@ def test_transactions_already_there_are_skipped() -> None:
 def test_broken_off_transaction_leaves_no_trace() -> None:
     """A segment begins: what was open is forgotten, also when pieces of it were handed out."""
     feed = assembler(rows=2)
-    put(feed, Record(MESSAGE, 1, message("B", lsn="0/10")))
+    put(feed, data(1, message("B", lsn="0/10")))
     for key in range(3):
-        put(feed, Record(MESSAGE, 1, insert(key)))
+        put(feed, data(1, insert(key)))
     piece = feed.take()
     assert piece is not None and not piece.final and piece.rows == 2
     feed.begin_segment()
     broken = feed.take()
     assert broken is not None and broken.abort
     assert not feed.waiting
-    put(feed, Record(KEEPALIVE, 500, b""))
+    put(feed, keepalive(500))
     feed.flush()
     moved = feed.take()
     assert moved is not None and moved.end_lsn == 500 and moved.rows == 0
@@ -228,18 +228,18 @@ def test_broken_off_transaction_leaves_no_trace() -> None:
 def test_keepalive_inside_a_transaction_moves_nothing() -> None:
     """A keepalive counts only outside of transactions."""
     feed = assembler()
-    put(feed, Record(MESSAGE, 1, message("B", lsn="0/10")))
-    put(feed, Record(KEEPALIVE, 500, b""))
+    put(feed, data(1, message("B", lsn="0/10")))
+    put(feed, keepalive(500))
     assert not feed.waiting
 
 
 def test_truncate_of_several_relations_is_one() -> None:
     """wal2json tells them one by one at one LSN."""
     feed = assembler()
-    put(feed, Record(MESSAGE, 1, message("B", lsn="0/10")))
+    put(feed, data(1, message("B", lsn="0/10")))
     for lsn in (5, 5, 6):
-        put(feed, Record(MESSAGE, lsn, message("T", schema="public", table="t")))
-    put(feed, Record(MESSAGE, 32, message("C")))
+        put(feed, data(lsn, message("T", schema="public", table="t")))
+    put(feed, data(32, message("C")))
     feed.flush()
     batch = feed.take()
     assert batch is not None
@@ -249,10 +249,10 @@ def test_truncate_of_several_relations_is_one() -> None:
 def test_markers_count_when_their_transaction_does() -> None:
     """A marker in a transaction is told with its commit."""
     feed = assembler()
-    put(feed, Record(MESSAGE, 1, message("B", lsn="0/10")))
-    put(feed, Record(MESSAGE, 5, message("M", transactional=True, prefix="pgm.marker", content="tok")))
+    put(feed, data(1, message("B", lsn="0/10")))
+    put(feed, data(5, message("M", transactional=True, prefix="pgm.marker", content="tok")))
     assert not feed.waiting
-    put(feed, Record(MESSAGE, 32, message("C")))
+    put(feed, data(32, message("C")))
     feed.flush()
     batch = feed.take()
     assert batch is not None and batch.markers == ["tok"]

@@ -18,9 +18,10 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.ev
     time_text,
 )
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.pgoutput import PgoutputDecoder
-from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.spool import KEEPALIVE, MESSAGE, pack_record
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.spool import KEEPALIVE, MESSAGE
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.wal2json import Wal2JsonDecoder, table_filter
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
+from frames import frame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,7 +165,7 @@ def test_pgoutput_refuses_a_value_longer_than_its_message() -> None:
 def block(messages: t.Sequence[tuple[int, bytes]]) -> tuple[bytes, int]:
     """The messages (with their LSNs) as the body of a block of the spool, a keepalive behind each."""
     records = [record for lsn, payload in messages for record in ((MESSAGE, lsn, payload), (KEEPALIVE, lsn + 1, b""))]
-    return b"".join([pack_record(kind, lsn, len(payload)) + payload for kind, lsn, payload in records]), len(records)
+    return b"".join([frame(*record) for record in records]), len(records)
 
 
 def plain(event: t.Any) -> tuple[t.Any, ...]:

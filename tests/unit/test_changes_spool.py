@@ -10,19 +10,22 @@ from pathlib import Path
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes import spool as sp
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
+from frames import data
 from hypothesis import given
 from hypothesis import strategies as st
+
+Record = tuple[int, int, bytes]
 
 
 def block(number: int, payload: bytes = b"x", *, compress: bool = False) -> bytes:
     """A block of one commit that ends at ``number``."""
-    return sp.encode_block([sp.pack_record(sp.MESSAGE, number, len(payload)), payload], 1, number, number, number, compress=compress)
+    return sp.encode_block([data(number, payload)], 1, number, number, number, compress=compress)
 
 
-def read_all(reader: sp.SpoolReader) -> list[sp.Record]:
-    found: list[sp.Record] = []
+def read_all(reader: sp.SpoolReader) -> list[Record]:
+    found: list[Record] = []
     while (item := reader.next_block()) is not None:
-        found += [sp.Record(*record) for record in item[0].records()]
+        found += item[0].records()
     return found
 
 
@@ -33,9 +36,9 @@ def test_round_trip(blocks: list[list[bytes]], compress: bool) -> None:
         writer = sp.SpoolWriter(Path(name), 400, 7)
         wanted = []
         for number, payloads in enumerate(blocks, 10):
-            parts = [piece for p in payloads for piece in (sp.pack_record(sp.MESSAGE, number, len(p)), p)]
-            writer.append(sp.encode_block(parts, len(payloads), number, number, number, compress=compress), number)
-            wanted += [sp.Record(sp.MESSAGE, number, p) for p in payloads]
+            frames = [data(number, p) for p in payloads]
+            writer.append(sp.encode_block(frames, len(payloads), number, number, number, compress=compress), number)
+            wanted += [(sp.MESSAGE, number, p) for p in payloads]
             if writer.full:
                 writer.begin_segment()
         writer.close()
@@ -64,7 +67,7 @@ def test_torn_tail_is_cut(count: int, cut: int, garbage: bool) -> None:
         assert again.durable == (9 + whole if whole else 1)
         again.append(block(99), 99)
         again.close()
-        assert [r.lsn for r in read_all(sp.SpoolReader(folder, 1))] == [*range(10, 10 + whole), 99]
+        assert [r[1] for r in read_all(sp.SpoolReader(folder, 1))] == [*range(10, 10 + whole), 99]
 
 
 def test_reader_waits_for_the_writer_and_follows_it(tmp_path: Path) -> None:
@@ -110,9 +113,9 @@ def test_reader_begins_at_the_segment_of_its_position(tmp_path: Path) -> None:
     for number in (10, 20, 30):
         writer.append(block(number), number)
         writer.begin_segment()
-    assert [r.lsn for r in read_all(sp.SpoolReader(tmp_path, 20))] == [30]
-    assert [r.lsn for r in read_all(sp.SpoolReader(tmp_path, 15))] == [20, 30]
-    assert [r.lsn for r in read_all(sp.SpoolReader(tmp_path, None))] == [10, 20, 30]
+    assert [r[1] for r in read_all(sp.SpoolReader(tmp_path, 20))] == [30]
+    assert [r[1] for r in read_all(sp.SpoolReader(tmp_path, 15))] == [20, 30]
+    assert [r[1] for r in read_all(sp.SpoolReader(tmp_path, None))] == [10, 20, 30]
 
 
 def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
@@ -149,4 +152,4 @@ def test_full_disk_leaves_the_spool_as_it_was(tmp_path: Path, monkeypatch: pytes
     monkeypatch.undo()
     writer.append(block(30), 30)
     writer.close()
-    assert [r.lsn for r in read_all(sp.SpoolReader(tmp_path, 1))] == [10, 30]
+    assert [r[1] for r in read_all(sp.SpoolReader(tmp_path, 1))] == [10, 30]

@@ -20,7 +20,6 @@ from .events import (
     INSERT,
     KEEPALIVE,
     LOGICAL_MESSAGE,
-    RESET,
     TRUNCATE,
     UPDATE,
     Begin,
@@ -33,14 +32,14 @@ from .events import (
     Truncate,
     make_change,
 )
-from .spool import KEEPALIVE as KEEPALIVE_RECORD
-from .spool import MESSAGE, RECORD_HEADER
+from .spool import DATA_HEADER, MESSAGE
+from .spool import KEEPALIVE as KEEPALIVE_FRAME
 
 _BEGIN = struct.Struct(">QqI")
 _COMMIT = struct.Struct(">BQQq")
 _U32 = struct.Struct(">I")
-_HEAD = struct.Struct(">BQIBI")
-"""A record's header (see :mod:`.spool`) and the beginning of a change's message: its kind and the relation."""
+_HEAD = struct.Struct(">xIBQ16xBI")
+"""A data frame's header (see :mod:`.spool`) and the beginning of a change's message: its kind and the relation."""
 
 _VALUE = struct.Struct(">BI")
 _PADDING = bytes(_HEAD.size)
@@ -98,14 +97,16 @@ class PgoutputDecoder:
         position = 0
         for dummy in range(count):
             try:
-                kind, lsn, length, message, oid = unpack(data, position)
+                length, kind, lsn, message, oid = unpack(data, position)
             except struct.error:
                 break
-            begin = position + RECORD_HEADER
-            position = begin + length
-            if kind != MESSAGE:
-                add(Notice(KEEPALIVE if kind == KEEPALIVE_RECORD else RESET, lsn))
+            begin = position + DATA_HEADER
+            position += 1 + length
+            if kind == KEEPALIVE_FRAME:
+                add(Notice(KEEPALIVE, lsn))
                 continue
+            if kind != MESSAGE:
+                raise StreamError(f"A frame of the spool has the unknown kind {kind:#x}.", code="PGM4010")
             try:
                 if message == 0x49:  # I
                     add(_insert(relations[oid], lsn, data, text, begin, position))
@@ -120,7 +121,7 @@ class PgoutputDecoder:
             except (IndexError, struct.error, KeyError, ValueError) as exc:
                 raise _unreadable(lsn, body[begin:position], exc) from exc
         if position != len(body):
-            raise StreamError("A block of the spool is longer than its records.", code="PGM4010")
+            raise StreamError("A block of the spool is longer than its frames.", code="PGM4010")
         return events
 
     def _event(self, lsn: int, data: bytes) -> Event | None:

@@ -62,7 +62,7 @@ class Receiver:
         self._applied = 0
         self._is_pgoutput = choice.plugin == "pgoutput"
         self._kind_at = 0 if self._is_pgoutput else 11  # of {"action":"B"...
-        self._known: dict[bytes, sp.Record] = {}
+        self._known: dict[bytes, bytes] = {}
         self._described = False
         self._incoming = 0
         self._open = False
@@ -165,7 +165,7 @@ class Receiver:
 
     def _receive(self, connection: ReplicationConnection, spool: sp.SpoolWriter) -> None:
         """Messages into blocks, blocks into the spool, until ``stop``."""
-        read, pack, kind_at = connection.read, sp.pack_record, self._kind_at
+        read, kind_at = connection.read, sp.DATA_HEADER + self._kind_at
         parts: list[bytes] = []
         size = count = first = last = 0
         safe = spool.written_safe
@@ -174,20 +174,19 @@ class Receiver:
         while not self._stop.is_set():
             message = read()
             if isinstance(message, Data):
-                lsn, payload = message
-                parts.append(pack(sp.MESSAGE, lsn, len(payload)))
-                parts.append(payload)
-                size += len(payload) + sp.RECORD_HEADER
+                lsn, frame = message
+                parts.append(frame)
+                size += len(frame)
                 count += 1
                 first = first or lsn
                 last = lsn or last
-                kind = payload[kind_at]
+                kind = frame[kind_at]
                 if kind == COMMIT:
                     safe, is_open = lsn, False
                 elif kind == BEGIN:
                     is_open = True
                 elif self._is_pgoutput and kind in DESCRIPTIONS:
-                    self._known[payload[:5]] = sp.Record(sp.MESSAGE, lsn, payload)
+                    self._known[frame[sp.DATA_HEADER : sp.DATA_HEADER + 5]] = frame
                 if size < BLOCK_BYTES and (is_open or not pressing):
                     continue
             elif message is not None:
@@ -195,7 +194,7 @@ class Receiver:
                     self._next_keepalive = time.monotonic() + KEEPALIVE_INTERVAL
                     safe = last = message.wal_end
                     first = first or safe
-                    parts.append(pack(sp.KEEPALIVE, safe, 0))
+                    parts.append(message.frame)
                     count += 1
                 if message.reply:
                     self._next_feedback = 0.0
@@ -249,10 +248,9 @@ class Receiver:
         """
         spool.open_segment()
         if self._known:
-            records = list(self._known.values())
-            parts = [piece for r in records for piece in (sp.pack_record(r.kind, r.lsn, len(r.payload)), r.payload)]
+            frames = list(self._known.values())
             safe = spool.written_safe
-            spool.append(sp.encode_block(parts, len(records), safe, safe, safe), safe)
+            spool.append(sp.encode_block(frames, len(frames), safe, safe, safe), safe)
         self._described = True
 
     def _make_room(self, connection: ReplicationConnection, spool: sp.SpoolWriter) -> None:

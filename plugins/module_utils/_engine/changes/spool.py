@@ -3,7 +3,13 @@
 """The spool: what the walsender sent, on disk, in the order in which it came (law 2).
 
 A spool is a folder of segment files ``00000001.seg``, ``00000002.seg``... A segment begins with a header and holds blocks; a block has a
-checksum and holds records. Every segment begins outside of a transaction: what a reader holds of an unfinished one is forgotten at a
+checksum and holds *frames* exactly as they came on the wire (CopyData, manual 55.7): the byte ``d``, an int32 length that counts itself
+but not the ``d``, and what is either
+
+- ``w`` (XLogData), int64 LSN, int64 end of WAL, int64 clock, and the output plugin's message, :data:`DATA_HEADER` bytes into the frame; or
+- ``k`` (keepalive), int64 end of WAL, int64 clock, byte "reply at once": :data:`KEEPALIVE_SIZE` bytes in all.
+
+Every segment begins outside of a transaction: what a reader holds of an unfinished one is forgotten at a
 segment's start (the receiver begins a new segment whenever it connects). *Safe* is the position up to which everything is in the spool:
 the end of the last commit, or a keepalive's position outside of a transaction. The source is asked to resume there.
 
@@ -27,27 +33,25 @@ _SEGMENT = struct.Struct(">8sQI12x")
 """magic, position that the stream begins at, CRC-32 of these two."""
 
 _BLOCK = struct.Struct(">4sHHIIIQQQI")
-"""magic, flags, reserved, records, length, stored length, first LSN, last LSN, safe LSN, CRC-32 of all before and of the stored bytes."""
+"""magic, flags, reserved, frames, length, stored length, first LSN, last LSN, safe LSN, CRC-32 of all before and of the stored bytes."""
 
 BLOCK_MAGIC = b"PGMB"
-_RECORD = struct.Struct(">BQI")
-RECORD_HEADER = _RECORD.size
+FRAME = struct.Struct(">BIBQ16x")
+"""The header of a data frame: :data:`COPY_DATA`, length, kind, LSN. Of a keepalive it gives the same, but reads past its end."""
+
+DATA_HEADER = FRAME.size
+"""Where in a data frame the message begins: 30."""
+
+KEEPALIVE_SIZE = 23
+COPY_DATA = 0x64  # 'd'
 COMPRESSED = 1
 OPEN = 2
 """Flag: a transaction is open at the end of the block."""
 
-MESSAGE = 0x4D  # 'M': a message of the output plugin
-KEEPALIVE = 0x4B  # 'K': everything before its LSN has come
-RESET = 0x52  # 'R': the transaction that is open was broken off; forget it
-pack_record = _RECORD.pack
-
-
-class Record(t.NamedTuple):
-    """One record: ``kind`` is :data:`MESSAGE`, :data:`KEEPALIVE` or :data:`RESET`."""
-
-    kind: int
-    lsn: int
-    payload: bytes
+MESSAGE = 0x77  # 'w': a message of the output plugin
+KEEPALIVE = 0x6B  # 'k': everything before its LSN has come
+PADDING = bytes(DATA_HEADER)
+"""Behind a block's body, so that :data:`FRAME` can be read of a keepalive that is last."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +85,10 @@ def _segment_head(start: int) -> bytes:
 
 
 def encode_block(
-    records: t.Sequence[bytes], count: int, first: int, last: int, safe: int, *, open_: bool = False, compress: bool = False
+    frames: t.Sequence[bytes], count: int, first: int, last: int, safe: int, *, open_: bool = False, compress: bool = False
 ) -> bytes:
-    """A block of ``count`` records, given as the pieces that they consist of."""
-    body = b"".join(records)
+    """A block of ``count`` frames, given as the pieces that they consist of."""
+    body = b"".join(frames)
     flags = OPEN if open_ else 0
     stored = body
     if compress:
@@ -95,7 +99,7 @@ def encode_block(
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A block as read: see :data:`_BLOCK`; ``body`` holds the records, ``size`` is that of the block in the file."""
+    """A block as read: see :data:`_BLOCK`; ``body`` holds the frames, ``size`` is that of the block in the file."""
 
     count: int
     first: int
@@ -106,18 +110,19 @@ class Block:
     size: int
 
     def records(self) -> t.Iterator[tuple[int, int, bytes]]:
-        """The records in order, each as :class:`Record` (plain tuples, for speed).
+        """The frames in order, each as kind (:data:`MESSAGE` or :data:`KEEPALIVE`), LSN and message (empty for a keepalive).
 
-        :raises StreamError: if they do not fill the block exactly.
+        :raises StreamError: PGM4010 if they do not fill the block exactly.
         """
-        body, position, unpack = self.body, 0, _RECORD.unpack_from
+        body, position, size = self.body + PADDING, 0, len(self.body)
         for dummy in range(self.count):
-            kind, lsn, length = unpack(body, position)
-            position += RECORD_HEADER
-            yield kind, lsn, body[position : position + length]
-            position += length
-        if position != len(body):
-            raise StreamError("A block of the spool is longer than its records.", code="PGM4010")
+            mark, length, kind, lsn = FRAME.unpack_from(body, min(position, size))
+            begin, position = position + DATA_HEADER, position + 1 + length
+            if mark != COPY_DATA or kind not in (MESSAGE, KEEPALIVE) or position > size:
+                break
+            yield kind, lsn, body[begin:position]
+        if position != size:
+            raise StreamError("A block of the spool does not consist of its frames.", code="PGM4010")
 
 
 class Torn(Exception):

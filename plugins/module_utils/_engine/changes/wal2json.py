@@ -25,7 +25,6 @@ from .events import (
     INSERT,
     KEEPALIVE,
     LOGICAL_MESSAGE,
-    RESET,
     TRUNCATE,
     UPDATE,
     Begin,
@@ -38,8 +37,8 @@ from .events import (
     Truncate,
     make_change,
 )
-from .spool import KEEPALIVE as KEEPALIVE_RECORD
-from .spool import MESSAGE, RECORD_HEADER
+from .spool import DATA_HEADER, FRAME, MESSAGE, PADDING
+from .spool import KEEPALIVE as KEEPALIVE_FRAME
 
 FILTER_TABLES = 300
 """Up to so many tables are named one by one (the plugin looks through the list at each change); more are asked for by schema."""
@@ -111,9 +110,6 @@ if msgspec is not None:
 
 
 _NUMBER = re.compile(rb'"value":(-?[0-9][0-9.eE+-]*)')
-_HEAD = struct.Struct(">BQI")
-"""A record's header (see :mod:`.spool`)."""
-
 _NAME, _VALUE = operator.attrgetter("name"), operator.attrgetter("value")
 
 
@@ -168,7 +164,7 @@ class Wal2JsonDecoder:
             if message is None:
                 if kind == MESSAGE:
                     raise StreamError(f"A message of wal2json at {format_lsn(lsn)} is empty.", code="PGM4020")
-                add(Notice(KEEPALIVE if kind == KEEPALIVE_RECORD else RESET, lsn))
+                add(Notice(KEEPALIVE, lsn))
                 continue
             kind_of = type(message)
             if kind_of is _Update or kind_of is _Insert:
@@ -235,16 +231,18 @@ def _records(body: bytes, count: int) -> tuple[list[tuple[int, int]], list[bytes
     """
     heads: list[tuple[int, int]] = []
     payloads: list[bytes] = []
-    position, unpack = 0, _HEAD.unpack_from
+    position, unpack, data = 0, FRAME.unpack_from, body + PADDING
     try:
         for dummy in range(count):
-            kind, lsn, length = unpack(body, position)
-            begin = position + RECORD_HEADER
-            position = begin + length
+            dummy2, length, kind, lsn = unpack(data, position)
+            begin = position + DATA_HEADER
+            position += 1 + length
+            if kind not in (MESSAGE, KEEPALIVE_FRAME):
+                raise struct.error
             heads.append((kind, lsn))
             payloads.append(body[begin:position] if kind == MESSAGE else _NOTHING)
     except struct.error:
         position = -1
     if position != len(body):
-        raise StreamError("A block of the spool is longer than its records.", code="PGM4010")
+        raise StreamError("A block of the spool is longer than its frames.", code="PGM4010")
     return heads, payloads

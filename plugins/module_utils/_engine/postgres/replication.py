@@ -39,7 +39,7 @@ class Data(t.NamedTuple):
     """One message of the output plugin. For a commit ``lsn`` is the transaction's end, for a change the change's own position."""
 
     lsn: int
-    payload: bytes
+    frame: bytes
 
 
 class Keepalive(t.NamedTuple):
@@ -47,6 +47,7 @@ class Keepalive(t.NamedTuple):
 
     wal_end: int
     reply: bool
+    frame: bytes
 
 
 class CreatedSlot(t.NamedTuple):
@@ -176,9 +177,9 @@ class ReplicationConnection:
         if size > 0:
             data = bytes(raw)
             if data[0] == 0x77:  # w
-                return Data(int.from_bytes(data[1:9], "big"), data[25:])
+                return Data(int.from_bytes(data[1:9], "big"), _frame(data))
             if data[0] == 0x6B:  # k
-                return Keepalive(int.from_bytes(data[1:9], "big"), data[17] != 0)
+                return Keepalive(int.from_bytes(data[1:9], "big"), data[17] != 0, _frame(data))
             raise ServerRefused(f"unknown message {data[:1]!r} in the replication stream")
         if size == 0:
             return None
@@ -239,6 +240,10 @@ class ReplicationConnection:
     @staticmethod
     def _text(raw: bytes | None) -> str:
         return (raw or b"").decode("utf-8", "replace").strip()
+
+
+def _frame(message: bytes) -> bytes:
+    return b"d" + (len(message) + 4).to_bytes(4, "big") + message
 
 
 def _option(value: str) -> str:
