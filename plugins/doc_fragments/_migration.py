@@ -205,4 +205,14 @@ options:
         type: str
         choices: [remove, demote]
         default: remove
+  monitor:
+    description:
+      - Who is told how far the migration is, besides the one who asks.
+    type: dict
+    suboptions:
+      prometheus_dir:
+        description:
+          - Folder on the runtime host that the textfile collector of node_exporter reads. The service keeps a file of metrics there,
+            C(pg_migration_KEY.prom). It must be able to write to it. No such file is written by default.
+        type: path
 """

@@ -147,9 +147,9 @@ import typing as t
 
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import migration_options, wait_options
-from ..module_utils._ansible.report import cutover_lines
 from ..module_utils._ansible.watch import Status, describe, fail_if_failed, latency, watch
 from ..module_utils._engine.errors import CutoverAborted, MigrationError
+from ..module_utils._engine.monitor.text import cutover_lines
 
 if t.TYPE_CHECKING:
     from ..module_utils._engine.service.manager import Manager

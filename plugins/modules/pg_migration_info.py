@@ -14,6 +14,8 @@ author:
 description:
   - Lists the migrations that a migration runtime host knows, newest first, and shows the details of one.
   - It only reads files on the runtime host, and works whether or not a service runs.
+  - The service writes the page of O(output=html) to RV(details.files.page) on the runtime host as well, and again every few seconds
+    while the migration runs. Such a page reloads itself; the one that is returned does not.
 options:
   name:
     description:
@@ -28,6 +30,16 @@ options:
       - TCP port of O(target_host).
     type: int
     default: 5432
+  output:
+    description:
+      - Forms in which the migration O(name) is returned besides, see RV(rendered).
+      - V(html) is one self-contained page with the list, the details, progress by table, curves over the whole run, cutover and proof.
+      - V(prometheus) is Prometheus' text format, as the textfile collector of node_exporter reads it.
+      - V(json) is what RV(details) holds, as text, with the samples of the run.
+    type: list
+    elements: str
+    choices: [html, prometheus, json]
+    default: []
 extends_documentation_fragment:
   - pgops.migration._attributes
   - pgops.migration._attributes.info
@@ -49,6 +61,19 @@ EXAMPLES = r"""
   pgops.migration.pg_migration_info:
     name: shop-2026
   register: shop
+
+- name: Render the page of a migration
+  pgops.migration.pg_migration_info:
+    name: shop-2026
+    output: [html]
+  register: shop
+
+- name: Keep it on the control node
+  ansible.builtin.copy:
+    content: "{{ shop.rendered.html }}"
+    dest: ./shop-2026.html
+    mode: "0600"
+  delegate_to: localhost
 
 - name: Insist that it waits for its cutover
   ansible.builtin.assert:
@@ -130,7 +155,7 @@ details:
       description: Whether the service runs, its process id and who supervises it.
       type: dict
     files:
-      description: Where log and report lie on the runtime host.
+      description: Where log, page, certificate and validation report lie on the runtime host.
       type: dict
     summary:
       description: One line that tells how far it is.
@@ -145,31 +170,87 @@ cutover_lines:
   returned: when O(name) is given and there is such a migration
   type: list
   elements: str
+after_lines:
+  description: What to see to after the migration, and the new connection strings, as lines of text; empty before it has succeeded.
+  returned: when O(name) is given and there is such a migration
+  type: list
+  elements: str
+rendered:
+  description: The migration in each form of O(output).
+  returned: when O(output) is given and there is such a migration
+  type: dict
+  contains:
+    html:
+      description: The page.
+      type: str
+    prometheus:
+      description: The metrics.
+      type: str
+    json:
+      description: The details.
+      type: str
 """
 
+import json
+import time
 import typing as t
 
 from ..module_utils._ansible.argspec import ArgumentSpec
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import host_options
-from ..module_utils._ansible.report import cutover_lines, details, finding_lines, grid, row
+from ..module_utils._engine.errors import SpecificationError
+from ..module_utils._engine.monitor import page, prometheus
+from ..module_utils._engine.monitor.after import after_lines
+from ..module_utils._engine.monitor.text import cutover_lines, details, finding_lines, grid, row
+
+if t.TYPE_CHECKING:
+    from ..module_utils._engine.service.manager import Manager
+
+FORMS = ("html", "prometheus", "json")
+
+
+def info_options() -> ArgumentSpec:
+    """What this module takes."""
+    return ArgumentSpec(
+        {
+            "name": {"type": "str"},
+            "target_host": {"type": "str"},
+            "target_port": {"type": "int", "default": 5432},
+            "output": {"type": "list", "elements": "str", "choices": list(FORMS), "default": []},
+        }
+    )
+
+
+def render(manager: Manager, status: dict[str, t.Any], statuses: list[dict[str, t.Any]], form: str) -> str:
+    """The migration in one of :data:`FORMS`."""
+    history = manager.history(status["key"])
+    history.keep_copies(status)
+    if form == "html":
+        return page.render(status, statuses, history.samples, time.time(), live=False)
+    if form == "prometheus":
+        return prometheus.render(status, time.time())
+    return json.dumps({**details(status), "samples": history.to_list()}, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def main() -> t.NoReturn:
     """Entry point."""
-    options = ArgumentSpec({"name": {"type": "str"}, "target_host": {"type": "str"}, "target_port": {"type": "int", "default": 5432}})
-    module = MigrationModule(options.merge(host_options()))
+    module = MigrationModule(info_options().merge(host_options()))
     with module.reporting() as result:
-        host = module.params["target_host"]
+        name, forms, host = (module.params[key] for key in ("name", "output", "target_host"))
+        if forms and not name:
+            raise SpecificationError("output is for one migration.", hint="Give its name.")
         target = f"{host.lower()}:{module.params['target_port']}" if host else None
         manager = module.manager()
         statuses = manager.list(target)
         result.add(migrations=[row(status) for status in statuses], grid=grid(statuses))
-        if module.params["name"]:
-            status = manager.status(module.params["name"], target)
+        if name:
+            status = manager.status(name, target)
             result.add(details=details(status) if status else None)
             if status:
-                result.add(lines=finding_lines(status.get("validation")), cutover_lines=cutover_lines(status))
+                lines = {"lines": finding_lines(status.get("validation")), "cutover_lines": cutover_lines(status)}
+                result.add(**lines, after_lines=after_lines(status))
+                if forms:
+                    result.add(rendered={form: render(manager, status, statuses, form) for form in forms})
     module.exit()
 
 

@@ -101,7 +101,8 @@ from pathlib import Path
 from ..module_utils._ansible.argspec import ArgumentSpec
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import migration_options
-from ..module_utils._ansible.report import finding_lines, validation_error
+from ..module_utils._ansible.report import validation_error
+from ..module_utils._engine.monitor.text import finding_lines
 from ..module_utils._engine.postgres.drivers import require
 from ..module_utils._engine.validate.runner import validate
 

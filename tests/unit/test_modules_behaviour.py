@@ -13,8 +13,8 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.module import MigrationModule
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.redact import MASK, Redactor
-from ansible_collections.pgops.migration.plugins.module_utils._ansible.report import COLUMNS, duration, grid
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, ServiceError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.monitor.text import COLUMNS, duration, grid
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service.manager import StartPlan
 
 CANARY = "canary-7f3a91c2-it's"

@@ -17,7 +17,13 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine import spe
 
 REPO = Path(__file__).resolve().parents[2]
 MODULES = sorted(path.stem for path in (REPO / "plugins" / "modules").glob("*.py"))
-SECTIONS = {"copy": spec.CopyOptions, "changes": spec.ChangeOptions, "cutover": spec.CutoverOptions, "globals": spec.GlobalsOptions}
+SECTIONS = {
+    "copy": spec.CopyOptions,
+    "changes": spec.ChangeOptions,
+    "cutover": spec.CutoverOptions,
+    "globals": spec.GlobalsOptions,
+    "monitor": spec.MonitorOptions,
+}
 ROLE = yaml.safe_load((REPO / "roles" / "pg_migration_run" / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
 
 

@@ -73,7 +73,7 @@ def migration_options() -> ArgumentSpec:
 
 
 def section_options() -> ArgumentSpec:
-    """How it is done: base copy, changes, cutover, globals."""
+    """How it is done: base copy, changes, cutover, globals, monitor."""
     return ArgumentSpec(
         {
             "copy": _section(
@@ -107,6 +107,7 @@ def section_options() -> ArgumentSpec:
                 enabled={"type": "bool", "default": GlobalsOptions.enabled},
                 superuser_policy={"type": "str", "choices": list(SUPERUSER_POLICIES), "default": GlobalsOptions.superuser_policy},
             ),
+            "monitor": _section(prometheus_dir={"type": "path"}),
         }
     )
 

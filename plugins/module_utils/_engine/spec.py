@@ -122,6 +122,13 @@ class GlobalsOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class MonitorOptions:
+    """Who is told how far it is. ``prometheus_dir``: folder of node_exporter's textfile collector; empty: no such file."""
+
+    prometheus_dir: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class MigrationSpec:
     """One migration of up to :data:`MAX_DATABASES` databases from one server to another."""
 
@@ -135,6 +142,7 @@ class MigrationSpec:
     changes: ChangeOptions = ChangeOptions()
     cutover: CutoverOptions = CutoverOptions()
     globals: GlobalsOptions = GlobalsOptions()
+    monitor: MonitorOptions = MonitorOptions()
 
     @property
     def key(self) -> str:
@@ -192,6 +200,7 @@ class MigrationSpec:
             changes=_section("changes", ChangeOptions, data.get("changes")),
             cutover=_section("cutover", CutoverOptions, data.get("cutover")),
             globals=_section("globals", GlobalsOptions, data.get("globals")),
+            monitor=_section("monitor", MonitorOptions, data.get("monitor")),
         )
         _choice("changes.plugin", spec.changes.plugin, PLUGINS)
         _choice("changes.acknowledge", spec.changes.acknowledge, ACKNOWLEDGE)

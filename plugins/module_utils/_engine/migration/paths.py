@@ -55,6 +55,16 @@ class MigrationPaths:
         return self.folder / "status.json"
 
     @property
+    def history(self) -> Path:
+        """Samples of the whole run, for the curves of the page."""
+        return self.folder / "history.json"
+
+    @property
+    def page(self) -> Path:
+        """The page: live view and final report."""
+        return self.folder / "report.html"
+
+    @property
     def log(self) -> Path:
         """What the service and its children said."""
         return self.folder / "service.log"

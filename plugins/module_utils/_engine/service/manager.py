@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import sys
@@ -14,6 +15,8 @@ from ..errors import Conflict, CutoverAborted, IllegalTransition, ServiceError
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
 from ..migration.states import ACTIVE, RESUMABLE, State, Substate
+from ..monitor import files
+from ..monitor.history import History
 from ..postgres.session import connect
 from ..spec import MAX_DATABASES, MigrationSpec
 from ..validate.databases import resolve_databases
@@ -89,7 +92,21 @@ class Manager:
         """All migrations (to ``target``), newest first (R42, R43, R74)."""
         return [self._status(record) for record in self._catalogue.list() if target in (None, record["target"])]
 
+    def history(self, key: str) -> History:
+        """The samples of the migration's run."""
+        return History(self._paths(key).history)
+
     # -- acting
+
+    def write_report(self, status: dict[str, t.Any], history: History | None = None) -> None:
+        """Write page and Prometheus file of a migration.
+
+        :raises OSError: if a file cannot be written.
+        """
+        paths = self._paths(status["key"])
+        if paths.folder.exists():
+            folder = (status["monitor"] or {}).get("prometheus_dir")
+            files.write(paths, status, self.list(), history or History(paths.history), Path(folder) if folder else None)
 
     def start(self, spec: MigrationSpec) -> dict[str, t.Any]:
         """Carry out :meth:`plan`; returns within seconds, the work goes on in the service (R71)."""
@@ -138,7 +155,10 @@ class Manager:
         self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": kept})
         if state is not State.CANCELED:
             self._catalogue.move(key, State.CANCELED, substate)
-        return self._known(key)
+        status = self._known(key)
+        with contextlib.suppress(OSError):  # nobody may be able to write the collector's folder any more; the source is clean
+            self.write_report(status)
+        return status
 
     def stop(self, key: str) -> dict[str, t.Any]:
         """Stop the service; the migration goes on when it is started again. The slot keeps the source's WAL meanwhile."""
@@ -218,6 +238,8 @@ class Manager:
             "verification": facts.get("verification"),
             "canceled": facts.get("canceled"),
             "globals": facts.get("globals"),
+            "after": facts.get("after"),
+            "monitor": spec.get("monitor"),
             "events": record["events"],
             "engine": live.get("engine"),
             "service": {"running": pid is not None, "pid": pid, "supervisor": self._supervisor},
@@ -225,6 +247,7 @@ class Manager:
                 "log": str(paths.log),
                 "report": str(paths.folder / "certificate.json"),
                 "validation": str(paths.folder / "validation.html"),
+                "page": str(paths.page),
             },
         }
         status["summary"] = summarize(status)

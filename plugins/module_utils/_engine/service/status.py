@@ -9,6 +9,7 @@ import time
 import typing as t
 
 from ..migration.catalogue import now
+from ..monitor.text import human_bytes
 
 RATE_SECONDS = 20.0
 """Span over which rates are measured."""
@@ -118,15 +119,6 @@ class Forecast:
             return "target apply"
         waiting = sum(sample.waits for sample in self._samples)
         return "network or receiver" if 2 * waiting > len(self._samples) else "source decoding"
-
-
-def human_bytes(count: float) -> str:
-    """``count`` bytes for people: ``1.5 GB``."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.0f} B"
 
 
 def summarize(status: t.Mapping[str, t.Any]) -> str:

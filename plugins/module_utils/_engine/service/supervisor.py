@@ -24,6 +24,7 @@ from ..spec import MigrationSpec
 from ..validate.runner import validate
 from .children import Child
 from .control import serve_control
+from .observer import Observer
 from .prepare import check_ground
 from .status import Progress
 
@@ -47,6 +48,7 @@ class Supervisor:
         self._receivers: dict[str, Child] = {}
         self._plugins: dict[str, dict[str, str]] = {}
         self._cutover: dict[str, t.Any] | None = None
+        self._observer = Observer(paths)
         self._changed = asyncio.Event()
         self._failure: MigrationError | None = None
         self._stop = asyncio.Event()
@@ -72,6 +74,7 @@ class Supervisor:
             ticker.cancel()
             control.close()
             self._write_status()
+            self._observer.beat(force=True)
 
     def _halt(self) -> None:
         self._stop.set()
@@ -308,6 +311,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(STATUS_SECONDS)
             self._write_status()
+            await asyncio.to_thread(self._observer.beat)
 
     def _write_status(self) -> None:
         live = {

@@ -1,0 +1,130 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Text for people: the grid of migrations, the details of one, the story of a cutover. No figure is made here, only shown."""
+
+from __future__ import annotations
+
+import typing as t
+
+Status = t.Dict[str, t.Any]
+
+SHOWN_STATE = {"ValidationFailed": "Validation Failed"}
+"""A state that a list shows in other words than it is spelled (R80)."""
+
+SHOWN_TYPE = {"validate": "validate", "migrate": "migrate", "validate_and_migrate": "validate and migrate"}
+COLUMNS = (
+    "Name",
+    "Status",
+    "Migration mode",
+    "Migration type",
+    "Source server",
+    "Source server type",
+    "Databases",
+    "Duration",
+    "Start time",
+)
+"""What the list shows, in this order (R73)."""
+
+_KEYS = ("name", "status", "migration_mode", "migration_type", "source_server", "source_server_type", "databases", "duration", "start_time")
+
+
+def duration(seconds: float | None) -> str:
+    """``4360`` as ``1:12:40``."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def human_bytes(count: float) -> str:
+    """``count`` bytes for people: ``1.5 GB``."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.0f} B"
+
+
+def human_seconds(seconds: float | None) -> str:
+    """A span for people: ``0.31 s``, ``12.0 s``, ``2:05 min``, ``1:12:40``; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+    return duration(seconds)
+
+
+def clock(stamp: str | None) -> str:
+    """``2026-11-22T17:51:03.123Z`` as ``2026-11-22 17:51``; empty for None."""
+    return (stamp or "")[:16].replace("T", " ")
+
+
+def row(status: Status) -> dict[str, t.Any]:
+    """One migration as the list shows it."""
+    return {
+        "name": status["name"],
+        "status": SHOWN_STATE.get(status["state"], status["state"]),
+        "substate": status["substate"],
+        "migration_mode": status["mode"],
+        "migration_type": SHOWN_TYPE.get(status["option"], status["option"]),
+        "source_server": status["source"]["host"],
+        "source_server_type": status["source"]["type"],
+        "databases": list(status["databases"]),
+        "duration": duration(status["duration_seconds"]),
+        "start_time": status["started"],
+    }
+
+
+def cells(status: Status) -> list[str]:
+    """The texts of :func:`row` in the order of :data:`COLUMNS`."""
+    shown = row(status)
+    texts = [", ".join(v) if isinstance(v := shown[key], list) else str(v or "") for key in _KEYS]
+    return [*texts[:-1], clock(texts[-1])]
+
+
+def grid(statuses: t.Sequence[Status]) -> list[str]:
+    """The list of migrations as lines of text, its head first."""
+    if not statuses:
+        return ["No migrations yet."]
+    return columns([list(COLUMNS), *(cells(status) for status in statuses)])
+
+
+def columns(table: t.Sequence[t.Sequence[str]]) -> list[str]:
+    """Rows of texts as lines whose columns begin at the same place."""
+    widths = [max(len(line[n]) for line in table) for n in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+
+
+def details(status: Status) -> dict[str, t.Any]:
+    """One migration in two parts that are complete on their own: validation and migration (R82)."""
+    head = {k: status[k] for k in ("key", "name", "state", "substate", "mode", "option", "source", "target", "databases")}
+    times = {k: status[k] for k in ("created", "started", "ended", "duration_seconds")}
+    moved = ("progress", "plugin", "cutover", "verification", "canceled", "after")
+    migration = {**{k: status.get(k) for k in moved}, "state": status["state"], "substate": status["substate"], **times}
+    rest = {k: status.get(k) for k in ("error", "events", "engine", "service", "files", "summary")}
+    return {**head, **times, "validation": status.get("validation"), "migration": migration, **rest}
+
+
+def cutover_lines(status: Status) -> list[str]:
+    """What the cutover did, a line a phase, and how it ended."""
+    cutover = status.get("cutover") or {}
+    lines = [f"{phase['name']:<10} {phase['seconds']:>8.2f} s   {phase['text']}" for phase in cutover.get("phases") or []]
+    verification = status.get("verification")
+    if verification:
+        tables = [table for result in verification["databases"].values() for table in result.get("tables", [])]
+        equal = sum(1 for table in tables if table.get("equal"))
+        seconds = sum(result.get("seconds") or 0 for result in verification["databases"].values())
+        lines.append(f"{'verify':<10} {seconds:>8.2f} s   {equal} of {len(tables)} tables equal")
+    pause = cutover.get("pause_seconds")
+    paused = f" Writers were paused for {pause:.2f} s." if pause is not None else ""
+    if cutover.get("released_at"):
+        lines.append(f"{status['state']}.{paused} Certificate: {status['files']['report']}")
+    return lines
+
+
+def finding_lines(report: t.Mapping[str, t.Any] | None) -> list[str]:
+    """The table of a validation report, see :meth:`..validate.report.Report.table`; empty before there is one."""
+    return list((report or {}).get("table") or [])
