@@ -194,7 +194,7 @@ def near_enough(status: Status, wanted: t.Mapping[str, t.Any]) -> bool:
     """Is the target as close as ``wanted`` says? What is not known is not near."""
     if status["state"] == "Succeeded":
         return True
-    if status["state"] != "WaitingForUserAction":
+    if status["substate"] != "WaitingForCutoverTrigger" or status.get("error"):
         return False
     for value, limit in ((latency(status), wanted.get("latency_seconds")), (lag(status), wanted.get("lag_bytes"))):
         if limit is not None and (value is None or value > limit):

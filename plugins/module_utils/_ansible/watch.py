@@ -18,14 +18,16 @@ POLL_SECONDS = 0.5
 
 
 def watch(manager: Manager, key: str, ended: t.Callable[[Status], bool], seconds: float) -> Status:
-    """The status of ``key`` as soon as ``ended`` holds or the migration has come to an end, or the last one after ``seconds``."""
+    """The status of ``key`` as soon as ``ended`` holds, the migration has come to an end or a database of it is in error, or the last one
+    after ``seconds``."""
     limit = time.monotonic() + seconds
     while True:
         status = manager.status(key)
         if status is None:
             raise MigrationError(f"The record of the migration {key} has gone while it was watched.", code="PGM8008")
         left = limit - time.monotonic()
-        if left <= 0 or ended(status) or status["state"] in ("Failed", "ValidationFailed", "Canceled") or not status["service"]["running"]:
+        over = status["state"] in ("Failed", "ValidationFailed", "Canceled") or status.get("error") or not status["service"]["running"]
+        if left <= 0 or ended(status) or over:
             return status
         time.sleep(min(POLL_SECONDS, left))
 
@@ -44,8 +46,9 @@ def describe(module: MigrationModule, status: Status, *, reached: bool) -> None:
 
 
 def fail_if_failed(module: MigrationModule, status: Status) -> None:
-    """Fail the task with the migration's own error if that is how it ended."""
-    if status["state"] not in ("Failed", "ValidationFailed"):
+    """Fail the task with the migration's own error if that is how it ended, or with that of the first database that is in error: the
+    others go on meanwhile."""
+    if status["state"] not in ("Failed", "ValidationFailed") and not status.get("error"):
         return
     error = MigrationError.from_dict(status.get("error") or {"message": f"The migration {status['name']} is {status['state']}."})
     module.fail(error, phase=status["substate"], state=status["state"])
@@ -53,7 +56,8 @@ def fail_if_failed(module: MigrationModule, status: Status) -> None:
 
 def copied(status: Status) -> bool:
     """Is the base copy complete (or, for ``option: validate``, the validation)?"""
-    return status["state"] in ("WaitingForUserAction", "Succeeded") or status["substate"] == "CompletingMigration"
+    waits = (status["state"], status["substate"]) == ("WaitingForUserAction", "WaitingForCutoverTrigger")
+    return waits or status["state"] == "Succeeded" or status["substate"] == "CompletingMigration"
 
 
 def validated(status: Status) -> bool:

@@ -47,12 +47,13 @@ _WORK = (
     (S.IN_PROGRESS, B.MIGRATING_DATA),
     (S.WAITING_FOR_USER_ACTION, B.WAITING_FOR_CUTOVER_TRIGGER),
     (S.IN_PROGRESS, B.COMPLETING_MIGRATION),
+    (S.WAITING_FOR_USER_ACTION, B.MIGRATING_DATA),  # a database is held up by an error; the others go on
 )
 START = _WORK[0]
 
 
 def _legal() -> frozenset[tuple[tuple[State, Substate], tuple[State, Substate]]]:
-    prerequisites, validating, copying, waiting, completing = _WORK
+    prerequisites, validating, copying, waiting, completing, held = _WORK
     moves = {
         (prerequisites, validating),
         (prerequisites, copying),
@@ -63,12 +64,18 @@ def _legal() -> frozenset[tuple[tuple[State, Substate], tuple[State, Substate]]]
         (copying, completing),
         (waiting, completing),
         (completing, waiting),  # a cutover that was given back
+        (copying, held),
+        (waiting, held),
+        (completing, held),
+        (held, copying),
+        (held, waiting),
         (completing, (S.SUCCEEDED, B.COMPLETED)),
         # a service that starts again finds out anew how far it is
         (validating, prerequisites),
         (copying, prerequisites),
         (waiting, prerequisites),
         (completing, prerequisites),
+        (held, prerequisites),
     }
     for point in _WORK:
         moves.add((point, (S.FAILED, point[1])))

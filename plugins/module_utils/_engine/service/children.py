@@ -22,7 +22,7 @@ STOP_SECONDS = 20.0
 """How long a child may take to stop before it is killed."""
 
 RETRY_SECONDS = 600.0
-"""How long a child that dies or loses its server is started again before its error is the migration's."""
+"""How long a child that dies or loses its server is started again before its error is its database's."""
 
 PASSING = ("tcp", "dns", "starting", "too_many", "lost")
 """Reasons of a failed connection (:class:`..errors.ConnectionFailed`) that may be gone soon."""
@@ -32,7 +32,7 @@ class Child:
     """One child process (``work`` or ``receive``) of one database, started again when it dies.
 
     :param heard: called with each report that is no answer.
-    :param failed: called once with the error that ends the migration of this database.
+    :param failed: called with the error that starting it again at once would not cure; the process is left alone then.
     """
 
     def __init__(
@@ -51,12 +51,23 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._waiting: dict[int, asyncio.Future[dict[str, t.Any]]] = {}
         self._ids = itertools.count(1)
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._error: dict[str, t.Any] | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def started(self) -> bool:
+        """Was it ever started?"""
+        return self._task is not None
+
+    @property
+    def alive(self) -> bool:
+        """Is the process kept running?"""
+        return self._task is not None and not self._task.done()
+
     def start(self) -> None:
-        """Keep the process running from now on."""
+        """Keep the process running from now on; again after it had failed."""
+        self._stopping.clear()
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def ask(self, command: str, **arguments: t.Any) -> dict[str, t.Any]:
@@ -79,7 +90,7 @@ class Child:
 
     async def stop(self) -> None:
         """End the process: asked first, killed after :data:`STOP_SECONDS`."""
-        self._stopping = True
+        self._stopping.set()
         if self._process and self._process.stdin:
             self._process.stdin.close()
         if self._task:
@@ -95,7 +106,7 @@ class Child:
         while True:
             lived = time.monotonic()
             status = await self._once()
-            if self._stopping or status == 0:
+            if self._stopping.is_set() or status == 0:
                 return
             if time.monotonic() - lived > 60:  # it had worked: a new trouble, a new patience
                 began, pause = time.monotonic(), 0.5
@@ -105,7 +116,9 @@ class Child:
                 self._failed(MigrationError.from_dict(error) if error else self._died(status))
                 return
             self._heard({"warning": (error or {}).get("message") or f"{self.role} process of {self.database} ended with status {status}"})
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+                return
             pause = min(pause * 2, 15.0)
 
     def _died(self, status: int) -> MigrationError:
@@ -122,6 +135,8 @@ class Child:
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT
         )
+        if self._stopping.is_set() and self._process.stdin:
+            self._process.stdin.close()  # told to stop while it was being started
         if self._process.stdout:
             async for line in self._process.stdout:
                 self._receive(line)

@@ -11,7 +11,7 @@ import sys
 import typing as t
 from pathlib import Path
 
-from ..errors import Conflict, CutoverAborted, IllegalTransition, ServiceError
+from ..errors import Conflict, CutoverAborted, IllegalTransition, MigrationError, ServiceError
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
 from ..migration.states import ACTIVE, RESUMABLE, State, Substate
@@ -23,7 +23,7 @@ from ..validate.databases import resolve_databases
 from . import launcher
 from .cancel import clean_source, drop_databases
 from .control import ask_service
-from .status import summarize
+from .status import aged, summarize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +76,13 @@ class Manager:
                 hint="Drop the databases it made on the target and choose another name.",
                 details={"state": state.value},
             )
-        resume = state in RESUMABLE or (state in ACTIVE and not status["service"]["running"])
-        before = {"state": state.value, "service": "running" if status["service"]["running"] else "stopped"}
-        after = {"state": State.IN_PROGRESS.value, "service": "running"} if resume else before
+        running = status["service"]["running"]
+        held = running and state in ACTIVE and status["error"] is not None
+        resume = held or state in RESUMABLE or (state in ACTIVE and not running)
+        before: dict[str, t.Any] = {"state": state.value, "service": "running" if running else "stopped"}
+        after: dict[str, t.Any] = {"state": State.IN_PROGRESS.value, "service": "running"} if resume else before
+        if held:  # the service lives and has to be told that the cause is gone
+            before["error"], after["error"] = status["error"]["message"], None
         return StartPlan("resume" if resume else "none", spec, before, after, status)
 
     def status(self, name: str, target: str | None = None) -> dict[str, t.Any] | None:
@@ -119,7 +123,10 @@ class Manager:
                 own(paths.catalogue, self._home)
             paths.write_spec(plan.spec)
             self._catalogue.update_spec(plan.spec)
-            launcher.start(paths, self._supervisor, self._python)
+            if plan.action == "resume" and plan.before["service"] == "running":
+                ask_service(paths.control, "retry")
+            else:
+                launcher.start(paths, self._supervisor, self._python)
         return self._known(plan.spec.key)
 
     def request_cutover(self, key: str, options: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
@@ -132,7 +139,12 @@ class Manager:
             raise CutoverAborted(f"Cutover refused: {status['name']} is an offline migration; it ends by itself.", code="PGM5003")
         if State(status["state"]) not in ACTIVE:
             raise CutoverAborted(f"Cutover refused: {status['name']} is {status['state']}.", code="PGM5001")
-        ask_service(self._paths(key).control, "cutover", options=options or {})
+        try:
+            ask_service(self._paths(key).control, "cutover", options=options or {})
+        except ServiceError:
+            raise
+        except MigrationError as exc:
+            raise CutoverAborted(exc.message, code=exc.code, hint=exc.hint, details=exc.details) from exc
         return self._known(key)
 
     def cancel(self, key: str, *, drop_target: bool = False) -> dict[str, t.Any]:
@@ -232,7 +244,7 @@ class Manager:
             "duration_seconds": _duration(record),
             "error": record["error"],
             "validation": facts.get("validation"),
-            "progress": live.get("progress") or {},
+            "progress": _progress(live, running=pid is not None),
             "plugin": live.get("plugin") or {},
             "cutover": facts.get("cutover"),
             "verification": facts.get("verification"),
@@ -256,11 +268,20 @@ class Manager:
         return status
 
 
+def _progress(live: t.Mapping[str, t.Any], *, running: bool) -> dict[str, t.Any]:
+    """The figures of each database as they are now: those that a dead service left have grown old (R91)."""
+    known = live.get("progress") or {}
+    if running or not live.get("written"):
+        return known
+    seconds = (datetime.datetime.now(datetime.timezone.utc) - _moment(live["written"])).total_seconds()
+    return {database: aged(figures, seconds) for database, figures in known.items()}
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 def _duration(record: dict[str, t.Any]) -> float:
     """Seconds from start to end, or to now while it is active (R87)."""
-
-    def moment(text: str) -> datetime.datetime:
-        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-    end = moment(record["ended"]) if record["ended"] else datetime.datetime.now(datetime.timezone.utc)
-    return round((end - moment(record["started"])).total_seconds(), 1)
+    end = _moment(record["ended"]) if record["ended"] else datetime.datetime.now(datetime.timezone.utc)
+    return round((end - _moment(record["started"])).total_seconds(), 1)

@@ -20,6 +20,9 @@ FORECAST_SECONDS = 5.0
 NEAR_SECONDS = 2.0
 """Latency at which the target has caught up."""
 
+STALE_SECONDS = 2.0
+"""Age from which on figures of a stream are not taken as they are: who makes them may be dead."""
+
 KNOWN = {"tables_queued": 0, "tables_loading": 0, "tables_complete": 0, "tables_errored": 0, "inserts": 0, "updates": 0, "deletes": 0}
 """Counters that R86 wants from the beginning."""
 
@@ -38,7 +41,9 @@ class Progress:
             "started": None,
             "ended": None,
             "message": "",
+            "error": None,
         }
+        self._told_at = time.monotonic()
         self._forecast = Forecast()
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
 
@@ -48,6 +53,8 @@ class Progress:
         self.figures.update(figures)
         if copied:
             self.figures["copied"] = copied
+        if "latency_seconds" in figures:
+            self._told_at = time.monotonic()
         if "bytes_done" in figures:
             self._rate(int(figures["bytes_done"]))
         if "applied_lsn" in figures and self.figures.get("source_lsn"):
@@ -60,6 +67,10 @@ class Progress:
         self.figures["phase"] = name
         self.figures["started"] = self.figures["started"] or now()
 
+    def present(self) -> dict[str, t.Any]:
+        """The figures as they are now, whether or not anybody still reports them."""
+        return aged(self.figures, time.monotonic() - self._told_at)
+
     def _rate(self, done: int) -> None:
         moment = time.monotonic()
         self._samples.append((moment, done))
@@ -71,6 +82,14 @@ class Progress:
             self.figures["rate_bytes_per_second"] = round(rate)
             left = int(self.figures.get("bytes_total", 0)) - done
             self.figures["eta_seconds"] = round(left / rate) if rate > 0 and left > 0 else (0 if left <= 0 else None)
+
+
+def aged(figures: t.Mapping[str, t.Any], seconds: float) -> dict[str, t.Any]:
+    """``figures`` that were told ``seconds`` ago: while nobody tells newer ones, nothing is applied and the latency grows (R91)."""
+    known = figures.get("latency_seconds")
+    if seconds <= STALE_SECONDS or figures.get("phase") == "finished" or known is None:
+        return dict(figures)
+    return {**figures, "latency_seconds": round(float(known) + seconds, 3), "changes_per_second": 0.0}
 
 
 class Sample(t.NamedTuple):
@@ -124,7 +143,8 @@ class Forecast:
 def summarize(status: t.Mapping[str, t.Any]) -> str:
     """One line for the label of a loop: where it stands and how fast it goes."""
     if status.get("error"):
-        return f"{status['state']}  {status['error']['message']}"
+        database = (status["error"].get("details") or {}).get("database")
+        return "  ".join([str(status["state"]), *([f"{database}:"] if database else []), status["error"]["message"]])
     if status["state"] not in ("InProgress", "WaitingForUserAction"):
         return str(status["state"])
     parts = [status["substate"]]

@@ -22,17 +22,15 @@ from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
 from ..spec import MigrationSpec
 from ..validate.runner import validate
-from .children import Child
 from .control import serve_control
+from .database import Database, first_error, refusal
 from .observer import Observer
 from .prepare import check_ground
-from .status import Progress
 
 COPIES_AT_ONCE = 2
 """Databases whose base copy runs at the same time."""
 
 STATUS_SECONDS = 0.5
-FOLLOWING = ("streaming", "copied", "finished")
 
 
 class Supervisor:
@@ -43,14 +41,13 @@ class Supervisor:
         self._spec = spec
         self._engine = engine
         self._catalogue = Catalogue(paths.catalogue)
-        self._progress: dict[str, Progress] = {database: Progress() for database in spec.databases}
-        self._workers: dict[str, Child] = {}
-        self._receivers: dict[str, Child] = {}
-        self._plugins: dict[str, dict[str, str]] = {}
+        self._databases = {name: Database(paths, name, self._note, self._touch) for name in spec.databases}
+        self._waiting: list[str] = []
+        self._following = False  # nothing is left but to wait for the cutover
+        self._cutting_over = False
         self._cutover: dict[str, t.Any] | None = None
         self._observer = Observer(paths)
         self._changed = asyncio.Event()
-        self._failure: MigrationError | None = None
         self._stop = asyncio.Event()
         self._requests: asyncio.Queue[dict[str, t.Any]] = asyncio.Queue()
 
@@ -133,85 +130,89 @@ class Supervisor:
         self._catalogue.event(self._paths.key, "info", f"Globals: {len(done)} statements applied, {len(skipped)} left out")
 
     async def _copy(self) -> None:
-        """Start the workers, few at a time, and wait until all follow the stream (online) or have copied (offline)."""
-        waiting = list(self._spec.databases)
+        """Start the databases, few at a time, and wait until all that can follow the stream (online) or have copied (offline).
+
+        :raises MigrationError: if none of them can go on.
+        """
+        self._waiting = list(self._spec.databases)
         while True:
-            busy = [d for d in self._workers if self._progress[d].figures["phase"] not in FOLLOWING]
-            while waiting and len(busy) < COPIES_AT_ONCE:
-                database = waiting.pop(0)
-                self._start_worker(database)
-                busy.append(database)
-            if not busy and not waiting:
+            self._judge()
+            if not self._under_way():
                 return
             await self._change()
 
-    def _start_worker(self, database: str) -> None:
-        worker = Child(self._paths, "work", database, lambda report: self._heard(database, report), self._child_failed)
-        self._workers[database] = worker
-        worker.start()
+    def _under_way(self) -> bool:
+        """Start what may be started; is any database still on its way to the stream?"""
+        busy = sum(database.busy for database in self._databases.values())
+        while self._waiting and busy < COPIES_AT_ONCE:
+            self._databases[self._waiting.pop(0)].start()
+            busy += 1
+        return busy > 0
 
-    def _child_failed(self, error: MigrationError) -> None:
-        self._failure = self._failure or error
+    def _judge(self) -> None:
+        """Have the state follow what the databases say: an error of one is told and is in the way of the cutover, no more.
+
+        :raises MigrationError: if no database can go on.
+        """
+        if self._cutting_over:
+            return
+        all_of_them = self._databases.values()
+        if all(database.error is not None and database.over for database in all_of_them):
+            raise refusal(all_of_them)
+        error = first_error(all_of_them)
+        if self._waiting or not all(database.arrived or database.error for database in all_of_them):
+            self._settle(State.IN_PROGRESS, Substate.MIGRATING_DATA, error)
+        elif error is not None and self._spec.online:
+            self._settle(State.WAITING_FOR_USER_ACTION, Substate.MIGRATING_DATA, error)
+        elif self._following:
+            self._settle(State.WAITING_FOR_USER_ACTION, Substate.WAITING_FOR_CUTOVER_TRIGGER, None)
+
+    def _settle(self, state: State, substate: Substate, error: MigrationError | None) -> None:
+        """Go there unless that is where it stands."""
+        record = self._catalogue.get(self._paths.key) or {}
+        told = (record["state"], record["substate"], (record["error"] or {}).get("message"))
+        if told != (state.value, substate.value, error.message if error else None):
+            self._move(state, substate, error)
+
+    def _touch(self) -> None:
         self._changed.set()
+
+    def _note(self, level: str, text: str) -> None:
+        self._catalogue.event(self._paths.key, level, text)
 
     async def _change(self) -> None:
         """Wait until something happened.
 
-        :raises MigrationError: what ended a child. :raises _Halted: if the service is to stop.
+        :raises _Halted: if the service is to stop.
         """
         await self._changed.wait()
         self._changed.clear()
-        if self._failure:
-            raise self._failure
         if self._stop.is_set():
             raise _Halted
 
     async def _stop_children(self) -> None:
-        await asyncio.gather(*(child.stop() for child in [*self._workers.values(), *self._receivers.values()]))
-
-    # -- what children say
-
-    def _heard(self, database: str, report: dict[str, t.Any]) -> None:
-        progress = self._progress[database]
-        if "progress" in report:
-            for warning in report["progress"].pop("warnings", ()):
-                progress.figures["message"] = warning
-                self._catalogue.event(self._paths.key, "warning", warning)
-            progress.merge(report["progress"])
-            applied = report["progress"].get("applied_lsn")
-            if applied and database in self._receivers:
-                self._receivers[database].tell("applied", lsn=applied)
-        elif "phase" in report:
-            progress.phase(report["phase"])
-            self._changed.set()
-        elif report.get("event") == "slot":
-            self._plugins[database] = {"plugin": report["plugin"], "reason": report["reason"]}
-            self._start_receiver(database)
-        elif "warning" in report:
-            progress.figures["message"] = report["warning"]
-            self._catalogue.event(self._paths.key, "warning", report["warning"])
-
-    def _start_receiver(self, database: str) -> None:
-        if database not in self._receivers:
-            receiver = Child(self._paths, "receive", database, lambda report: self._heard(database, report), self._child_failed)
-            self._receivers[database] = receiver
-            receiver.start()
+        await asyncio.gather(*(database.stop() for database in self._databases.values()))
 
     # -- cutover
 
     async def _wait_for_cutover(self) -> None:
-        self._move(State.WAITING_FOR_USER_ACTION, Substate.WAITING_FOR_CUTOVER_TRIGGER)
+        self._following = True
         while True:
+            self._judge()
             request = asyncio.ensure_future(self._requests.get())
             change = asyncio.ensure_future(self._change())
             done, dummy = await asyncio.wait({request, change}, return_when=asyncio.FIRST_COMPLETED)
             if change in done:
+                if request in done:  # both at once: the request was accepted and is not to be lost
+                    self._requests.put_nowait(request.result())
                 request.cancel()
                 change.result()
                 continue
             change.cancel()
+            self._cutting_over = True
             if await self._cut_over(request.result()):
                 return
+            self._cutting_over = False
 
     async def _cut_over(self, request: dict[str, t.Any]) -> bool:
         options = dataclasses.replace(self._spec.cutover, **request)
@@ -236,6 +237,7 @@ class Supervisor:
 
     async def _finish_released(self, facts: dict[str, t.Any]) -> None:
         """Let the writers in if that is not known to have happened, and end."""
+        self._refuse_errors()
         if not (facts.get("cutover") or {}).get("released_at"):
             cutover = Cutover(self._paths, self._spec, self._spec.databases, self._spec.cutover, self._ask)
             self._cutover = (await cutover.finish_release()).to_dict()
@@ -243,7 +245,7 @@ class Supervisor:
         await self._prove(False)
 
     async def _ask(self, database: str, command: str, **arguments: t.Any) -> dict[str, t.Any]:
-        return await self._workers[database].ask(command, **arguments)
+        return await self._databases[database].ask(command, **arguments)
 
     async def _prove(self, verify: bool) -> None:
         """After the release: compare every row under the cutover's snapshots, remove what is ours, and end."""
@@ -257,13 +259,13 @@ class Supervisor:
             write_json(self._paths.folder / "certificate.json", certificate)
             if not complete:
                 self._catalogue.event(self._paths.key, "warning", "Verification could not compare every table; see certificate.json")
-        for receiver in self._receivers.values():
-            await receiver.stop()
+        for database in self._databases.values():
+            await database.receiver.stop()
         if self._spec.globals.enabled:
             await asyncio.to_thread(revoke_admin_memberships, self._spec.target)
-        for database in self._spec.databases:
-            await self._ask(database, "finish")
-            self._progress[database].merge({"phase": "finished", "state": "Succeeded", "ended": now()})
+        for database in self._databases.values():
+            await database.ask("finish")
+            database.finished()
         self._refuse_differences()
         self._move(State.SUCCEEDED, Substate.COMPLETED)
 
@@ -288,7 +290,17 @@ class Supervisor:
             details={"tables": names},
         )
 
+    def _refuse_errors(self) -> None:
+        """All databases of a migration end together.
+
+        :raises MigrationError: of the first that is in error.
+        """
+        error = first_error(self._databases.values())
+        if error is not None:
+            raise error
+
     async def _finish_offline(self) -> None:
+        self._refuse_errors()
         self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
         await self._prove(self._spec.cutover.verify)
 
@@ -302,9 +314,9 @@ class Supervisor:
         record = self._catalogue.get(self._paths.key) or {}
         substate = Substate(record["substate"])
         state = State.VALIDATION_FAILED if isinstance(error, _ValidationFailed) else State.FAILED
-        for progress in self._progress.values():
-            if progress.figures["phase"] != "finished":
-                progress.merge({"state": state.value, "message": error.message, "ended": now()})
+        for database in self._databases.values():
+            if database.progress.figures["phase"] != "finished" and database.error is None:
+                database.progress.merge({"state": state.value, "message": error.message, "ended": now()})
         self._move(state, substate, error)
 
     async def _tick(self) -> None:
@@ -315,8 +327,8 @@ class Supervisor:
 
     def _write_status(self) -> None:
         live = {
-            "progress": {database: progress.figures for database, progress in self._progress.items()},
-            "plugin": self._plugins,
+            "progress": {name: database.progress.present() for name, database in self._databases.items()},
+            "plugin": {name: database.plugin for name, database in self._databases.items() if database.plugin},
             "engine": self._engine,
             "written": now(),
         }
@@ -331,27 +343,45 @@ class Supervisor:
         if name == "stop":
             self._halt()
             return {}
+        if name == "retry":
+            return self._retry()
         if name == "cutover":
             return self._accept_cutover(command.get("options") or {})
         raise MigrationError(f"The service does not know the command {name!r}.", code="PGM8003")
 
+    def _retry(self) -> dict[str, t.Any]:
+        """The causes of errors are said to be gone; the state knows of it when this returns."""
+        retried = [database.name for database in self._databases.values() if database.retry()]
+        if retried:
+            self._judge()
+            self._write_status()
+        return {"retried": retried}
+
     def _accept_cutover(self, options: dict[str, t.Any]) -> dict[str, t.Any]:
         record = self._catalogue.get(self._paths.key) or {}
-        if record["state"] != State.WAITING_FOR_USER_ACTION.value:
+        held = first_error(self._databases.values())
+        if held is not None:
             raise CutoverAborted(
-                f"Cutover refused: the migration is {record['state']} / {record['substate']}, not WaitingForUserAction.",
+                f"Cutover refused: the database {held.details['database']} is in error: {held.message}",
+                code="PGM5006",
+                hint=held.hint or "Remove the cause and run the playbook migrate.",
+                details=held.details,
+            )
+        if (record["state"], record["substate"]) != (State.WAITING_FOR_USER_ACTION.value, Substate.WAITING_FOR_CUTOVER_TRIGGER.value):
+            raise CutoverAborted(
+                f"Cutover refused: the migration is {record['state']} / {record['substate']}, not WaitingForCutoverTrigger.",
                 code="PGM5001",
                 hint="Wait until the playbook migrate reports WaitingForCutoverTrigger.",
             )
         with contextlib.suppress(KeyError):
             options["release"] = tuple(options["release"])
         wanted = dataclasses.replace(self._spec.cutover, **options)
-        for database, progress in self._progress.items():
-            latency = progress.figures.get("latency_seconds")
+        for database in self._databases.values():
+            latency = database.progress.present().get("latency_seconds")
             if not wanted.force and (latency is None or latency > wanted.max_latency):
                 shown = "not known" if latency is None else f"{latency:.1f} s"
                 raise CutoverAborted(
-                    f"Cutover refused: the latency of {database} is {shown}, allowed are {wanted.max_latency:.1f} s.",
+                    f"Cutover refused: the latency of {database.name} is {shown}, allowed are {wanted.max_latency:.1f} s.",
                     code="PGM5002",
                     hint="Stop or slow the writers until it has fallen, or set cutover.force.",
                 )

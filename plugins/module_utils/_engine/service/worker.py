@@ -13,7 +13,6 @@ import typing as t
 
 from ..changes.ddl import FILE, Baseline, refusal
 from ..changes.heartbeat import Heartbeat
-from ..changes.stream import ChangeStream
 from ..cutover.completion import complete_database, emit_marker
 from ..cutover.proof import ProofSnapshots
 from ..errors import CutoverAborted, MigrationError
@@ -26,6 +25,7 @@ from ..source.publication import drop_publication
 from ..source.slot import drop_slot
 from ..spec import MigrationSpec
 from ..verify.compare import verify_database
+from .follow import Follower
 from .link import Link
 from .prepare import COPIED, Prepared, prepare, remember_finished, renew_snapshot
 
@@ -38,10 +38,11 @@ class Worker:
         self._spec = spec
         self._database = database
         self._link = link
-        self._stream: ChangeStream | None = None
+        self._follower: Follower | None = None
         self._failure: MigrationError | None = None
         self._proof: ProofSnapshots | None = None
         self._baseline = Baseline(paths.work(database) / FILE)
+        link.on("retry", lambda command: self._follower.retry() if self._follower else None)
 
     def run(self) -> None:
         """The whole life; returns when finished or told to stop.
@@ -114,28 +115,22 @@ class Worker:
     def _follow(self, prepared: Prepared) -> None:
         if prepared.choice is None:
             return
+        follower = Follower(self._paths, self._spec, self._database, prepared.choice, self._baseline, self._link)
+        self._follower = follower
         self._phase("streaming")
-        stop = self._link.stop
-        spool = self._paths.spool(self._database)
-        self._stream = ChangeStream(self._spec, self._database, prepared.choice, spool, self._progress, stop, self._baseline)
-        thread = threading.Thread(target=self._guarded, args=(self._stream.run,), name="apply", daemon=True)
+        thread = threading.Thread(target=self._guarded, args=(follower,), name="apply", daemon=True)
         thread.start()
         try:
             self._obey()
         finally:
-            stop.set()
+            follower.stop()
             thread.join(timeout=30)
-        if self._failure:
-            raise self._failure
+        if follower.failure:
+            raise follower.failure
 
-    def _guarded(self, run: t.Callable[[], None]) -> None:
-        """Run the stream; its failure ends the process through the command queue."""
-        try:
-            run()
-        except MigrationError as exc:
-            self._failure = exc
-        except Exception as exc:  # whatever it is, the service must hear of it
-            self._failure = MigrationError(f"Unforeseen in the change stream: {type(exc).__name__}: {exc}", code="PGM9001")
+    def _guarded(self, follower: Follower) -> None:
+        """Run the stream; its end ends the process through the command queue."""
+        follower.run()
         self._link.commands.put({"command": "stop"})
 
     # -- commands of the service
@@ -165,16 +160,19 @@ class Worker:
 
     def _drain(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """Write our marker on the source and wait until the target has all that was committed before it (law 10)."""
-        if self._stream is None:
+        if self._follower is None:
             raise CutoverAborted("There is no change stream to drain.")
+        if self._follower.held:
+            raise self._follower.held
+        stream = self._follower.stream
         with connect(self._spec.source, self._database, purpose="drain") as conn:
             changes = self._baseline.changes(conn)
         if changes and self._spec.changes.on_ddl != "ignore":
             raise refusal(changes, self._spec.source.label(self._database))
         token = str(command["token"])
-        self._stream.hold_at(token)
+        stream.hold_at(token)
         lsn = emit_marker(self._spec, self._database, token)
-        position = self._stream.wait_marker(token, lsn, float(command["timeout"]))
+        position = stream.wait_marker(token, lsn, float(command["timeout"]))
         return {"marker": lsn, "end_lsn": position.end_lsn, "commit_time": str(position.commit_time)}
 
     def _resume(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -182,8 +180,8 @@ class Worker:
         if self._proof:
             self._proof.close()
             self._proof = None
-        if self._stream:
-            self._stream.hold_at(None)
+        if self._follower:
+            self._follower.stream.hold_at(None)
         return {}
 
     def _complete(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -207,6 +205,8 @@ class Worker:
     def _finish(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """Remove what is ours on both sides; the migration of this database is over."""
         self._link.stop.set()
+        if self._follower:
+            self._follower.stop()
         remember_finished(self._paths.work(self._database))
         if self._spec.online:
             name = object_name(self._spec.key, self._database)
