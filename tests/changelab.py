@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
 import psycopg
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes import lanes as lanes_module
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.ddl import Baseline
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.receiver import Receiver
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.stream import ChangeStream, Position
@@ -123,6 +124,7 @@ class StreamLab:
             "spec": {**self.spec.public(), "source": _secret(self.spec.source), "target": _secret(self.spec.target)},
             "slot": self.slot,
             "folder": str(self.folder),
+            "together": lanes_module.TOGETHER,
             "choice": [self.choice.plugin, self.choice.options, self.choice.messages],
         }
         path = self.folder.parent / f"{self.folder.name}.json"
@@ -162,8 +164,8 @@ class StreamLab:
         deadline = time.monotonic() + timeout
         with connect(self.spec.target, self.database) as conn:
             while True:
-                row = conn.execute("SELECT (end_lsn - '0/0'::pg_lsn)::bigint FROM pgm_migration.progress").fetchone()
-                if row is not None and row[0] > lsn:
+                row = conn.execute("SELECT (min(end_lsn) - '0/0'::pg_lsn)::bigint FROM pgm_migration.progress").fetchone()
+                if row is not None and row[0] is not None and row[0] > lsn:
                     return
                 for role, process in self.processes.items():
                     if process.poll() is not None:
@@ -221,6 +223,7 @@ def main(role: str, path: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *dummy: stop.set())
     folder = Path(facts["folder"])
+    lanes_module.TOGETHER = facts["together"]
     if role == "receive":
         Receiver(spec, spec.databases[0], facts["slot"], choice, folder, lambda facts: None, stop).run()
     else:

@@ -132,6 +132,14 @@ options:
           - Most bytes of changes to hold in memory for one batch.
         type: int
         default: 33554432
+      lanes:
+        description:
+          - Connections to the target that apply the changes of one database at the same time, 1 to 16.
+          - With V(1) the target shows each source transaction wholly or not at all at every moment. With more, a large batch of
+            transactions appears in as many parts, whose commits follow each other within moments; rows are exact in any case, also
+            after a crash between two of these commits.
+        type: int
+        default: 2
       heartbeat:
         description:
           - Seconds between two heartbeats, small messages in the source's WAL that keep the latency honest on an idle source.

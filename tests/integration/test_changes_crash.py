@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import servers as lab
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes import lanes as lanes_module
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from changelab import StreamLab
@@ -116,6 +118,22 @@ def test_killed_at_random(prepared: t.Callable[..., t.Any], plugin: str) -> None
         role = dice.choice(["receive", "apply"])
         stream.kill(role)
         stream.spawn(role)
+    finish(stream, loads)
+
+
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+def test_lanes_killed_at_random(prepared: t.Callable[..., t.Any], monkeypatch: pytest.MonkeyPatch, plugin: str) -> None:
+    """SIGKILL of an applier with three lanes, then two, then one, then three again."""
+    monkeypatch.setattr(lanes_module, "TOGETHER", 1)
+    stream, loads = prepared(plugin)
+    dice = random.Random(plugin)
+    stream.spawn("receive")
+    for lanes in (3, 2, 1, 3) * max(1, KILLS // 4):
+        stream.spec = dataclasses.replace(stream.spec, changes=dataclasses.replace(stream.spec.changes, lanes=lanes))
+        stream.spawn("apply")
+        time.sleep(dice.uniform(0.5, 1.5))
+        stream.kill("apply")
+    stream.spawn("apply")
     finish(stream, loads)
 
 

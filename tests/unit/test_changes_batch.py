@@ -95,14 +95,18 @@ def histories(draw: st.DrawFn) -> tuple[Rows, list[t.Union[Change, Truncate]], R
     return before, events, rows
 
 
-def replay(batch: Batch, rows: Rows) -> Rows:
-    """Apply the steps as the target would, refusing what its statements would refuse."""
+def replay(batch: t.Any, rows: Rows) -> Rows:
+    """Apply the steps of a batch, or of a part of one, as the target would, refusing what its statements would refuse."""
     rows = dict(rows)
     for step in batch.steps:
         if isinstance(step, TruncateStep):
             rows = {}
         elif isinstance(step, RowStep):
             change = step.change
+            if change.op == INSERT:  # the half of a moved row
+                assert change.values[0] not in rows
+                rows[t.cast(str, change.values[0])] = t.cast(t.Any, tuple(change.values))
+                continue
             old = change.old_values[0] if change.old_shape else change.values[0]
             row = rows.pop(t.cast(str, old))
             if change.op == UPDATE:

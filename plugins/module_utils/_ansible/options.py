@@ -91,6 +91,7 @@ def section_options() -> ArgumentSpec:
                 segment_bytes={"type": "int", "default": ChangeOptions.segment_bytes},
                 batch_rows={"type": "int", "default": ChangeOptions.batch_rows},
                 batch_bytes={"type": "int", "default": ChangeOptions.batch_bytes},
+                lanes={"type": "int", "default": ChangeOptions.lanes},
                 heartbeat={"type": "float", "default": ChangeOptions.heartbeat},
                 on_ddl={"type": "str", "choices": list(ON_DDL), "default": ChangeOptions.on_ddl},
                 max_retained_wal_bytes={"type": "int", "default": ChangeOptions.max_retained_wal_bytes},

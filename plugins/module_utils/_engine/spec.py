@@ -43,6 +43,9 @@ ON_DDL = ("fail", "pause", "ignore")
 MAX_DATABASES = 8
 """Databases in one attempt (R65)."""
 
+MAX_LANES = 16
+"""Connections to the target that apply the changes of one database."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 """What a migration may be called (R44): letters, digits and hyphens, not a hyphen first."""
 
@@ -96,6 +99,7 @@ class ChangeOptions:
     segment_bytes: int = 64 << 20
     batch_rows: int = 50_000
     batch_bytes: int = 32 << 20
+    lanes: int = 2  # connections that apply changes at the same time
     heartbeat: float = 1.0
     on_ddl: str = "fail"  # what DDL on the source does to the stream
     max_retained_wal_bytes: int = 0  # WAL held by our slot; beyond it the slot is dropped; 0: no limit
@@ -209,6 +213,8 @@ class MigrationSpec:
         _choice("cutover.fence", spec.cutover.fence, FENCES)
         _choice("globals.superuser_policy", spec.globals.superuser_policy, SUPERUSER_POLICIES)
         _choice("copy.format", spec.copy.format, ("auto", "binary", "text"))
+        if not 1 <= spec.changes.lanes <= MAX_LANES:
+            raise SpecificationError(f"pg_migration.changes.lanes is {spec.changes.lanes}; allowed: 1 to {MAX_LANES}.")
         if (spec.source.host.lower(), spec.source.port) == (spec.target.host.lower(), spec.target.port):
             raise SpecificationError("Source and target are the same server.", hint="Give the target's own host and port.")
         return spec

@@ -27,9 +27,13 @@ class Assembler:
     """Feeds on records, gives batches.
 
     :param position: end LSN up to which the target has everything; transactions before it are skipped (exactly once).
+    :param borders: end LSNs at which a batch has to end, ascending: what a part of the target has up to there.
     """
 
-    def __init__(self, tables: TargetTables, decoder: ev.Decoder, position: int, batch_rows: int, batch_bytes: int) -> None:
+    def __init__(
+        self, tables: TargetTables, decoder: ev.Decoder, position: int, batch_rows: int, batch_bytes: int, borders: t.Sequence[int] = ()
+    ) -> None:
+        self._borders = deque(borders)
         self._tables, self._decoder, self._position = tables, decoder, position
         self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
         self._batch = Batch(tables)
@@ -80,6 +84,7 @@ class Assembler:
         if op == ev.BEGIN:
             self._forget()
             self._commit_lsn = t.cast(ev.Begin, event).commit_lsn
+            self._reach(self._commit_lsn)
             self._within = True
             self._skip = self._commit_lsn < self._position
         elif op == ev.COMMIT:
@@ -87,6 +92,7 @@ class Assembler:
         elif op == ev.KEEPALIVE:
             lsn = t.cast(ev.Notice, event).lsn
             if not self._within and lsn > self._position:
+                self._reach(lsn)
                 self._batch.end_lsn = self._position = lsn
         elif op == ev.RESET:
             self.begin_segment()
@@ -118,7 +124,15 @@ class Assembler:
             self._position = commit.end_lsn
             if self._markers or self._pieces or batch.rows >= self._batch_rows or batch.bytes >= self._batch_bytes:
                 self.flush()
+            self._reach(commit.end_lsn)
         self._forget()
+
+    def _reach(self, lsn: int) -> None:
+        """Everything before ``lsn`` has come: end the batch at the border that is not behind it."""
+        while self._borders and lsn >= self._borders[0]:
+            border = self._borders.popleft()
+            self._batch.end_lsn = self._position = max(border, self._position)
+            self.flush()
 
     def _piece(self) -> None:
         """The open transaction is larger than a batch: hand out what there is of it. TRUNCATE's relations stay together, because

@@ -134,6 +134,8 @@ class Batch:
         """In source order, each with the commit LSN of its transaction."""
         self.markers: list[str] = []
         self.counts: dict[str, list[int]] = {}
+        self.unplaced: set[int] = set()
+        """OIDs of tables with a change that cannot be told apart by keys: it moves a row of which not all columns are known."""
         self.rows = self.bytes = self.transactions = 0
         self.commit_lsn = self.end_lsn = 0
         self.commit_time = ""
@@ -209,25 +211,15 @@ class Batch:
                 self._flush(table).insert(key, row)
             return
         self._count(table, 1 if op == UPDATE else 2)
-        old_key = self._key(table, change, binding)
+        old_key = old_key_of(change, binding, self._tables)
         if old_key is None:
+            self.unplaced.add(table.oid)
             self._in_order(change, table)
         elif op == DELETE:
             if not content.delete(old_key[0]):
                 self._flush(table).delete(old_key[0])
         else:
             self._update(content, change, binding, old_key[0])
-
-    def _key(self, table: TargetTable, change: Change, binding: Binding) -> tuple[Key] | None:
-        """The key of the old row, in a tuple; None where the row is only found by all that is known of it."""
-        if not table.key:
-            return None
-        if change.old_shape is None:
-            return (binding.key(change.values),) if binding.key else None
-        old = change.old_shape.binding or self._tables.bind(change.old_shape)
-        if old is None or old.key is None:
-            return None
-        return (old.key(change.old_values),)
 
     def _update(self, content: TableSet, change: Change, binding: Binding, old_key: Key) -> None:
         table, values = binding.table, change.values
@@ -240,6 +232,8 @@ class Batch:
             if table.rewrite and not full or not self._flush(table).update(old_key, row, full):
                 self._in_order(change, table)
             return
+        if not binding.full:
+            self.unplaced.add(table.oid)
         whole = row if full else content.whole(old_key, row)
         if whole is None or new_key in content.inserted or new_key in content.updated or new_key in content.partial:
             self._in_order(change, table)
@@ -267,6 +261,18 @@ class Batch:
             if len(content):
                 self.steps.append(SetStep(content))
         self._open = {}
+
+
+def old_key_of(change: Change, binding: Binding, tables: TargetTables) -> tuple[Key] | None:
+    """The key of the old row, in a tuple; None where the row is only found by all that is known of it."""
+    if not binding.table.key:
+        return None
+    if change.old_shape is None:
+        return (binding.key(change.values),) if binding.key else None
+    old = change.old_shape.binding or tables.bind(change.old_shape)
+    if old is None or old.key is None:
+        return None
+    return (old.key(change.old_values),)
 
 
 def _plainly(content: TableSet, change: Change, binding: Binding) -> bool:

@@ -10,42 +10,19 @@ from ..errors import StreamError
 from ..postgres.drivers import psycopg
 from ..postgres.lsn import format_lsn
 from . import statements as sql
-from .batch import Batch, Key, TableSet
+from .batch import Key, TableSet
 from .events import DELETE, INSERT, TRUNCATE, Change, Truncate
+from .partition import Placed
+from .pipe import Mismatch, Pipe, RawText
 from .tables import MISSING, Binding, TargetTable, TargetTables
 
 
-class RawText(bytes):
-    """A parameter as the server shall read it."""
-
-
-class Mismatch(Exception):
-    """A statement did not hit exactly the rows it should (law 5)."""
-
-    def __init__(self, table: TargetTable, kind: str, wanted: int, hit: int) -> None:
-        super().__init__(f"{kind} of {wanted} rows of {table.label} hit {hit}")
-        self.table, self.kind, self.wanted, self.hit = table, kind, wanted, hit
-
-
-if psycopg is not None:
-
-    class _RawTextDumper(psycopg.adapt.Dumper):
-        oid = 0
-
-        def dump(self, obj: t.Any) -> bytes:
-            return bytes(obj)
-
-
-def teach(conn: psycopg.Connection[t.Any]) -> None:
-    """Let ``conn`` send :class:`RawText`."""
-    conn.adapters.register_dumper(RawText, _RawTextDumper)
-
-
 class RowApplier:
-    """Applies single changes on ``conn``, inside the transaction that its caller has begun."""
+    """Applies single changes through ``pipe``, inside the transaction that its caller has begun. Answers are read when the pipe is
+    flushed."""
 
-    def __init__(self, conn: psycopg.Connection[t.Any], tables: TargetTables, codec: str) -> None:
-        self._cursor = psycopg.RawCursor(conn)
+    def __init__(self, pipe: Pipe, tables: TargetTables, codec: str) -> None:
+        self._pipe = pipe
         self._tables = tables
         self._codec = codec
 
@@ -53,9 +30,7 @@ class RowApplier:
         return [None if v is None else RawText(v.encode(self._codec)) for v in values]
 
     def _one(self, statement: str, values: t.Iterable[str | None], table: TargetTable, kind: str) -> None:
-        self._cursor.execute(t.cast(t.Any, statement), self._parameters(values))
-        if self._cursor.rowcount != 1:
-            raise Mismatch(table, kind, 1, self._cursor.rowcount)
+        self._pipe.send(statement, self._parameters(values), 1, lambda hit: Mismatch(table, kind, 1, hit))
 
     def small(self, content: TableSet) -> None:
         """A set of a few rows, without staging.
@@ -122,26 +97,30 @@ class RowApplier:
         """One TRUNCATE."""
         found = [self._tables.get(schema, name) for schema, name in event.relations]
         tables = [table for table in found if table is not None and commit_lsn >= table.start_lsn]
-        self._cursor.execute(t.cast(t.Any, sql.truncate(tables, event.restart_identity)))
+        self._pipe.send(sql.truncate(tables, event.restart_identity))
 
-    def batch(self, batch: Batch) -> None:
-        """A whole batch in source order.
+    def in_order(self, events: t.Iterable[Placed]) -> None:
+        """Changes in source order, and all answers.
 
         :raises StreamError: PGM4024 with table, key, LSN, kind of statement and SQLSTATE of the change that cannot be applied.
         """
-        for commit_lsn, event in batch.events:
-            try:
+        pipe = self._pipe
+        try:
+            for commit_lsn, event, told in events:
+                pipe.cause = told
                 if event.op == TRUNCATE:
                     self.truncate(t.cast(Truncate, event), commit_lsn)
                 else:
                     self.change(t.cast(Change, event))
-            except Mismatch as exc:
-                raise self.failure(event, str(exc), "") from exc
-            except psycopg.Error as exc:
-                if transient(exc):
-                    raise
-                said = (exc.diag.message_primary or str(exc)) + (f" ({exc.diag.message_detail})" if exc.diag.message_detail else "")
-                raise self.failure(event, said, exc.sqlstate or "") from exc
+            pipe.flush()
+        except Mismatch as exc:
+            raise self.failure(pipe.failed, str(exc), "") from exc
+        except psycopg.Error as exc:
+            if transient(exc):
+                raise
+            raise self.failure(pipe.failed, *told_by(exc)) from exc
+        finally:
+            pipe.cause = None
 
     def failure(self, event: Change | Truncate, said: str, sqlstate: str) -> StreamError:
         """The error of a change that cannot be applied."""
@@ -168,6 +147,12 @@ class RowApplier:
         names = binding.table.key if binding is not None and binding.table.key else shape.columns
         shown = [f"{n}={_people(pairs[n], self._codec)}" for n in names if n in pairs]
         return ", ".join(shown)[:500]
+
+
+def told_by(exc: psycopg.Error) -> tuple[str, str]:
+    """What the server said, and its SQLSTATE."""
+    said = (exc.diag.message_primary or str(exc)) + (f" ({exc.diag.message_detail})" if exc.diag.message_detail else "")
+    return said, exc.sqlstate or ""
 
 
 def transient(exc: BaseException) -> bool:

@@ -20,13 +20,14 @@ from ..errors import ConnectionFailed, StreamError
 from ..postgres.drivers import psycopg
 from ..source.plugin import PluginChoice
 from ..spec import MigrationSpec
-from .apply import Applier, Moved, Position
+from .apply import Moved, Position
 from .assemble import Assembler
 from .batch import Batch
 from .ddl import Baseline
 from .events import Decoder
 from .heartbeat import Heartbeat
-from .load import Load
+from .lanes import Lanes, NeedsOrder
+from .partition import Part
 from .pgoutput import PgoutputDecoder
 from .rows import transient
 from .spool import SpoolReader
@@ -47,10 +48,10 @@ GARBAGE = 200_000
 
 
 class Prepared(t.NamedTuple):
-    """A batch and its data for COPY."""
+    """A batch and what each lane has of it."""
 
     batch: Batch
-    loads: dict[int, Load]
+    parts: list[Part]
 
 
 class ChangeStream:
@@ -75,9 +76,10 @@ class ChangeStream:
         self._position = Position()
         self._markers: dict[str, Position] = {}
         self._hold: str | None = None
-        self._totals = [0, 0, 0, 0]
         self._tables: dict[str, list[int]] = {}
+        self._pieces: dict[str, list[int]] = {}
         self._fallbacks = 0
+        self._alone = 0
         self._next_report = 0.0
         self._rate = (time.monotonic(), 0)
         self._ended: BaseException | None = None
@@ -136,6 +138,8 @@ class ChangeStream:
                 try:
                     self._session()
                     return
+                except NeedsOrder as exc:
+                    self._alone = exc.commit_lsn
                 except (psycopg.Error, ConnectionFailed, Moved) as exc:
                     if isinstance(exc, psycopg.Error) and not transient(exc):
                         raise self._unforeseen(exc) from exc
@@ -160,13 +164,14 @@ class ChangeStream:
     def _session(self) -> None:
         """One connection to the target, until ``stop`` or an error."""
         decoder: Decoder = PgoutputDecoder() if self._choice.plugin == "pgoutput" else Wal2JsonDecoder()
-        applier = Applier(self._spec, self._database, codec=decoder.codec, bare_bytea=decoder.bare_bytea)
+        lanes = Lanes(self._spec, self._database, codec=decoder.codec, bare_bytea=decoder.bare_bytea, alone=self._alone)
+        self._pieces = {}
         give_up = threading.Event()
         prepared: queue.Queue[Prepared | BaseException] = queue.Queue(1)
         with self._changed:
-            self._position = applier.position
+            self._position = lanes.position
             self._changed.notify_all()
-        feeder = threading.Thread(target=self._feed, args=(applier, decoder, prepared, give_up), name="decode", daemon=True)
+        feeder = threading.Thread(target=self._feed, args=(lanes, decoder, prepared, give_up), name="decode", daemon=True)
         feeder.start()
         try:
             while not self._stop.is_set():
@@ -178,10 +183,10 @@ class ChangeStream:
                     continue
                 if isinstance(item, BaseException):
                     raise item
-                self._apply(applier, item)
+                self._apply(lanes, item)
         finally:
             give_up.set()
-            applier.close()
+            lanes.close()
             feeder.join()
 
     def _obey_guard(self) -> None:
@@ -198,18 +203,18 @@ class ChangeStream:
             self._report({"paused": ""})
             raise Moved("the tables have changed")
 
-    def _feed(self, applier: Applier, decoder: Decoder, prepared: queue.Queue[Prepared | BaseException], give_up: threading.Event) -> None:
+    def _feed(self, lanes: Lanes, decoder: Decoder, prepared: queue.Queue[Prepared | BaseException], give_up: threading.Event) -> None:
         """Read, decode and prepare batches; an error is handed over as the last item."""
         try:
-            self._read(applier, decoder, prepared, give_up)
+            self._read(lanes, decoder, prepared, give_up)
         except BaseException as exc:
             _put(prepared, exc, give_up)
 
-    def _read(self, applier: Applier, decoder: Decoder, prepared: queue.Queue[Prepared | BaseException], give_up: threading.Event) -> None:
+    def _read(self, lanes: Lanes, decoder: Decoder, prepared: queue.Queue[Prepared | BaseException], give_up: threading.Event) -> None:
         changes = self._spec.changes
-        start = applier.position.end_lsn
-        reader = SpoolReader(self._spool, start or applier.start_lsn or None)
-        assembler = Assembler(applier.tables, decoder, start, changes.batch_rows, changes.batch_bytes)
+        start = lanes.position.end_lsn
+        reader = SpoolReader(self._spool, start or lanes.start_lsn or None)
+        assembler = Assembler(lanes.tables, decoder, start, changes.batch_rows, changes.batch_bytes, lanes.borders)
         next_batch = 0.0
         try:
             while not give_up.is_set():
@@ -227,31 +232,33 @@ class ChangeStream:
                     assembler.add(block.body, block.count)
                 batch = assembler.take()
                 while batch is not None:
-                    if not _put(prepared, Prepared(batch, applier.loads(batch)), give_up):
+                    if not _put(prepared, Prepared(batch, lanes.prepare(batch)), give_up):
                         return
                     batch = assembler.take()
         finally:
             reader.close()
 
-    def _apply(self, applier: Applier, item: Prepared) -> None:
+    def _apply(self, lanes: Lanes, item: Prepared) -> None:
         batch = item.batch
-        committed = applier.apply(batch, item.loads)
-        self._fallbacks += applier.fallbacks
-        applier.fallbacks = 0
-        for label, counts in batch.counts.items():
-            totals = self._tables.setdefault(label, [0, 0, 0, 0])
-            for which, count in enumerate(counts):
-                totals[which] += count
-                self._totals[which] += count
+        fallbacks = lanes.fallbacks
+        committed = lanes.apply(batch, item.parts)
+        self._fallbacks += lanes.fallbacks - fallbacks
+        if batch.abort:
+            self._pieces = {}
+        _add(self._pieces, batch.counts)
         if committed:
+            _add(self._tables, self._pieces)
+            self._pieces = {}
             with self._changed:
-                self._position = applier.position
+                self._position = lanes.position
                 for token in batch.markers:
-                    self._markers[token] = applier.position
+                    self._markers[token] = lanes.position
                 while len(self._markers) > MARKERS_KEPT:
                     self._markers.pop(next(iter(self._markers)))
                 self._changed.notify_all()
         self._tell()
+        if lanes.outdated:
+            raise Moved("the lanes are level, and others are wanted")
         with self._changed:
             while self._held() and not self._stop.is_set():
                 self._changed.wait(0.2)
@@ -261,7 +268,8 @@ class ChangeStream:
         if now < self._next_report and not force:
             return
         self._next_report = now + REPORT_INTERVAL
-        applied = sum(self._totals)
+        totals = [sum(column) for column in zip(*self._tables.values(), strict=True)] or [0, 0, 0, 0]
+        applied = sum(totals)
         since, before = self._rate
         rate = (applied - before) / (now - since) if now > since else 0.0
         if now - since >= 2.0 or applied == before:
@@ -270,7 +278,7 @@ class ChangeStream:
         names = ("inserts", "updates", "deletes", "truncates")
         self._report(
             {
-                **dict(zip(names, self._totals, strict=True)),
+                **dict(zip(names, totals, strict=True)),
                 "applied": applied,
                 "applied_lsn": self._position.end_lsn,
                 "latency_seconds": self.latency(),
@@ -290,6 +298,12 @@ class ChangeStream:
         text = stamp + ":00" if len(stamp) > 3 and stamp[-3] in "+-" else stamp
         committed = datetime.datetime.fromisoformat(_padded(text)).timestamp()
         return round(max(0.0, time.time() + self._heartbeat.clock_offset - committed), 3)
+
+
+def _add(totals: dict[str, list[int]], counts: dict[str, list[int]]) -> None:
+    """Add the counts of each table to ``totals``."""
+    for label, found in counts.items():
+        totals[label] = [a + b for a, b in zip(totals.get(label, (0, 0, 0, 0)), found, strict=True)]
 
 
 def _padded(stamp: str) -> str:

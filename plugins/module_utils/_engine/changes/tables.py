@@ -21,13 +21,18 @@ INTEGERS = (20, 21, 23, 26)
 MISSING = t.cast(str, type("Missing", (), {"__repr__": lambda self: "MISSING"})())
 """Stands for a column that a row does not have: its TOAST value was not changed."""
 
+PLAIN_KEYS = (*INTEGERS, 25, 1043, 2950)
+"""Types whose values are equal where their text is: integers, oid, text, varchar, uuid (under a deterministic collation)."""
+
 Row = t.Tuple["str | None", ...]
 
 
 class TargetTable:
     """One table of the target. ``key`` holds the columns that identify a row, empty where only the whole row does."""
 
-    def __init__(self, table: Table, key: t.Sequence[str], operators: t.Mapping[str, str], start_lsn: int) -> None:
+    def __init__(
+        self, table: Table, key: t.Sequence[str], operators: t.Mapping[str, str], start_lsn: int, *, deterministic: bool = True
+    ) -> None:
         self.oid = table.oid
         self.schema, self.name, self.label = table.schema, table.name, table.label
         self.qualified = table.qualified
@@ -43,6 +48,14 @@ class TargetTable:
         self.key_index = tuple(self.index[name] for name in key)
         self.operators = dict(operators)
         self.integer_key = len(key) == 1 and stored[self.key_index[0]].type_oid in INTEGERS
+        self.divisible = (
+            bool(key)
+            and table.kind == "r"
+            and not table.unique_indexes
+            and deterministic
+            and all(stored[i].type_oid in PLAIN_KEYS for i in self.key_index)
+        )
+        """May several sessions apply changes of different keys at once? Not where another index could make them clash."""
         always = [c.name for c in stored if c.identity == "a"]
         self.always = tuple(always)
         """GENERATED ALWAYS AS IDENTITY: an UPDATE may not set them, so rows are deleted and inserted where they are not the key."""
@@ -128,12 +141,15 @@ class TargetTables:
         self._bare_bytea = bare_bytea
         primary = _primary_keys(conn)
         operators = _key_operators(conn)
+        loose = _loose_indexes(conn)
         self._tables: dict[tuple[str, str], TargetTable] = {}
         for table in read_tables(conn):
             # a FULL row holds every column of its old version, so the primary key is enough to find it
             key = table.key or (primary.get(table.oid, ()) if table.identity == "f" else ())
             start = start_lsns.get(table.qualified, 0)
-            self._tables[table.schema, table.name] = TargetTable(table, key, operators.get(table.oid, {}), start)
+            self._tables[table.schema, table.name] = TargetTable(
+                table, key, operators.get(table.oid, {}), start, deterministic=table.oid not in loose
+            )
         self._ignored = _without_rows(conn)
 
     def get(self, schema: str, name: str) -> TargetTable | None:
@@ -191,6 +207,16 @@ def _key_operators(conn: psycopg.Connection[t.Any]) -> dict[int, dict[str, str]]
     for oid, column, schema, name in rows:
         found.setdefault(oid, {})[column] = f"OPERATOR({quote_ident(schema)}.{name})"
     return found
+
+
+def _loose_indexes(conn: psycopg.Connection[t.Any]) -> frozenset[int]:
+    """Tables with a unique index under a nondeterministic collation (from 12 on): different texts may be one key there."""
+    if conn.info.server_version < 120000:
+        return frozenset()
+    rows = conn.execute("""
+        SELECT i.indrelid FROM pg_index i CROSS JOIN LATERAL unnest(i.indcollation::oid[]) k(collation_oid)
+          JOIN pg_collation c ON c.oid = k.collation_oid WHERE i.indisunique AND NOT c.collisdeterministic""")
+    return frozenset(row[0] for row in rows)
 
 
 def _without_rows(conn: psycopg.Connection[t.Any]) -> frozenset[tuple[str, str]]:

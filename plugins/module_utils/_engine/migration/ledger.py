@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.progress (
     updated_at timestamptz NOT NULL DEFAULT now());
 """
 
+_CREATE_DIVIDED = f"CREATE TABLE IF NOT EXISTS {SCHEMA}.divided (relation text PRIMARY KEY)"
+
 MARK_CHUNK = (
     f"INSERT INTO {SCHEMA}.chunk (relation, chunk, chunks, start_lsn, rows, bytes)"
     " VALUES ($1::text, $2::int, $3::int, ($4::text)::pg_lsn, $5::bigint, $6::bigint)"
@@ -50,6 +52,15 @@ class DoneChunk:
     start_lsn: int
     rows: int
     bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """How changes are applied: for each lane its position (commit LSN, end LSN, time of the last commit), and the qualified names of the
+    tables that are divided by key."""
+
+    positions: list[tuple[str, str, str | None]]
+    divided: list[str]
 
 
 class Ledger:
@@ -94,6 +105,30 @@ class Ledger:
         for chunk in self.chunks():
             seen.setdefault(chunk.relation, []).append(chunk)
         return {relation: done[0].start_lsn for relation, done in seen.items() if len(done) == done[0].chunks}
+
+    def open_lanes(self, lanes: int, divided: t.Sequence[str]) -> Lanes:
+        """The lanes as they are to be used: ``lanes`` of them with ``divided`` tables, if all stand at one position; else as they were
+        left, because what is missing in some must fall to the same lanes again. Waits for sessions that still apply."""
+        with self._conn.transaction():
+            self._conn.execute(_CREATE_DIVIDED)
+            found = self._positions("ORDER BY lane FOR UPDATE")
+            if len({end for dummy, end, dummy2 in found}) > 1:
+                rows = self._conn.execute(f"SELECT relation FROM {SCHEMA}.divided").fetchall()
+                return Lanes(found, [row[0] for row in rows])
+            first = found[0] if found else ("0/0", "0/0", None)
+            self._conn.execute(f"DELETE FROM {SCHEMA}.progress WHERE lane >= %s", [lanes])
+            self._conn.execute(
+                f"INSERT INTO {SCHEMA}.progress (lane, commit_lsn, end_lsn, commit_time)"
+                " SELECT g, %s::pg_lsn, %s::pg_lsn, %s::timestamptz FROM generate_series(0, %s - 1) g ON CONFLICT DO NOTHING",
+                [*first, lanes],
+            )
+            self._conn.execute(f"DELETE FROM {SCHEMA}.divided")
+            self._conn.execute(f"INSERT INTO {SCHEMA}.divided SELECT unnest(%s::text[])", [list(divided)])
+            return Lanes([first] * lanes, list(divided))
+
+    def _positions(self, order: str) -> list[tuple[str, str, str | None]]:
+        query = f"SELECT commit_lsn::text, end_lsn::text, commit_time::text FROM {SCHEMA}.progress {order}"
+        return [(row[0], row[1], row[2]) for row in self._conn.execute(query.encode()).fetchall()]
 
     def drop(self) -> None:
         """Remove the ledger: the migration of this database is over."""
