@@ -21,7 +21,8 @@ DDL = """CREATE TABLE t (id int PRIMARY KEY, v int, x text); CREATE TABLE w (k t
 CREATE TABLE u (id int PRIMARY KEY, other int UNIQUE); CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL"""
 ROWS = "INSERT INTO t SELECT g, 0, 'x' FROM generate_series(1, 3000) g"
 WORK = (
-    "INSERT INTO t SELECT g, 0, 'first' FROM generate_series(4001, 4600) g; UPDATE t SET v = v + 1; INSERT INTO w SELECT 'k' || g, 0 FROM generate_series(1, 500) g;"
+    "INSERT INTO t SELECT g, 0, 'first' FROM generate_series(4001, 4600) g; UPDATE t SET v = v + 1;"
+    " INSERT INTO w SELECT 'k' || g, 0 FROM generate_series(1, 500) g;"
     " INSERT INTO heap SELECT 1, 'a' FROM t LIMIT 50",
     "UPDATE t SET id = id + 10000 WHERE id % 5 = 0; UPDATE w SET k = k || '+', v = v + 1;"
     " INSERT INTO u SELECT g, g FROM generate_series(1, 60) g",
