@@ -17,7 +17,11 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize(
     ("script", "options"),
-    [("test", ["--fast", "--only"]), ("demo", ["--keep", "--clean", "--plugin"]), ("bench", ["--json", "--scale", "--runs"])],
+    [
+        ("test", ["--fast", "--only"]),
+        ("demo", ["--keep", "--clean", "--plugin"]),
+        ("bench", ["--json", "--scale", "--runs", "--only", "--plugin", "latency", "memory"]),
+    ],
 )
 def test_scripts_explain_themselves(script: str, options: list[str]) -> None:
     done = subprocess.run(

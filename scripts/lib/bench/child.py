@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One part of the project in a process of its own, as the service runs it: base copy, receiver or change stream.
 
-Instructions (with passwords) come as one line of JSON; the closed input is the order to end.
+Instructions (with passwords) come as one line of JSON. Receiver and stream then say the CPU seconds that their start took, begin at the
+next line, and end with their input.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 import typing as t
 from pathlib import Path
 
@@ -55,6 +57,10 @@ def main() -> int:
         part = Receiver(spec, database, told["slot"], choice, folder, quiet, stop)
     else:
         part = ChangeStream(spec, database, choice, folder, quiet, stop)
+    sys.stdout.write(f"{time.process_time()}\n")
+    sys.stdout.flush()
+    if not sys.stdin.readline():
+        return 0
     thread = threading.Thread(target=part.run)
     thread.start()
     sys.stdin.read()

@@ -14,10 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
+import latency
 import measure
+import memory
 import pair
 import snapshot
 import stream
+from backlogs import CASES as BACKLOGS
 
 SETTINGS = {
     "fsync": "on",
@@ -27,7 +30,9 @@ SETTINGS = {
     "checkpoint_timeout": "30min",
     "maintenance_work_mem": "256MB",
 }
-CASES = {"stream": stream.run, "snapshot": snapshot.run}
+CASES = {"stream": stream.run, "snapshot": snapshot.run, "memory": memory.run, "latency": latency.run}
+LONG = ("memory",)
+"""Cases that run only when they are named."""
 
 
 def main() -> int:
@@ -37,17 +42,21 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=[case.name for case in BACKLOGS], default="")
+    parser.add_argument("--plugin", choices=["pgoutput", "wal2json"], default="")
     arguments = parser.parse_args()
     results = measure.Results()
     failed = []
-    for name in arguments.cases or list(CASES):
+    chosen = {"stream": ("only", "plugin"), "memory": ("plugin",), "latency": ("plugin",)}
+    for name in arguments.cases or [case for case in CASES if case not in LONG]:
         source, target = pair.make_source(settings=SETTINGS), pair.make_target(settings=SETTINGS)
         sys.stdout.write(
             f"{name}: PostgreSQL {source.version // 10000}.{source.version % 10000}, {os.cpu_count()} cores, {platform.machine()}\n"
         )
         with tempfile.TemporaryDirectory(prefix="pgm-bench-", dir=os.environ.get("TMPDIR") or "/var/tmp") as folder:
             try:
-                CASES[name](results, source, target, Path(folder), arguments.scale, arguments.runs)
+                more = {option: getattr(arguments, option) for option in chosen.get(name, ())}
+                CASES[name](results, source, target, Path(folder), arguments.scale, arguments.runs, **more)
             except RuntimeError as exc:
                 failed.append(name)
                 sys.stdout.write(f"{name} FAILED: {exc}\n")

@@ -17,7 +17,17 @@ from pathlib import Path
 
 import servers as lab
 
-UNITS = {"seconds": "s", "rate": "changes/s", "cpu_seconds": "s", "rss_bytes": "B", "pause_seconds": "s"}
+UNITS = {
+    "seconds": "s",
+    "rate": "changes/s",
+    "cpu_seconds": "s",
+    "rss_bytes": "B",
+    "pause_seconds": "s",
+    "start_seconds": "s",
+    **{f"cpu_{name}": "s/million changes" for name in ("source", "receiver", "applier", "target", "all")},
+    **dict.fromkeys(("p50", "p95", "p99", "worst"), "s"),
+    "commit_rate": "commits/s",
+}
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -69,14 +79,33 @@ def run(words: t.Sequence[str | Path], log: Path, passfile: Path | None = None) 
 
 
 def child(role: str, log: Path, **instructions: t.Any) -> subprocess.Popen[bytes]:
-    """A part of the project in a process of its own (``child.py``); it ends when its input is closed."""
+    """A part of the project in a process of its own (``child.py``). A copy begins at once; receiver and applier wait for :func:`go` and end
+    when their input is closed."""
     script = Path(__file__).with_name("child.py")
     with log.open("ab") as out:
-        process = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=out, stderr=out)
+        process = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out)
     stdin = t.cast("t.IO[bytes]", process.stdin)
     stdin.write(json.dumps({"role": role, **instructions}).encode() + b"\n")
     stdin.flush()
     return process
+
+
+def ready(process: subprocess.Popen[bytes]) -> float:
+    """Wait until a :func:`child` has loaded all that it needs; the CPU seconds that it took to.
+
+    :raises RuntimeError: if it ended instead.
+    """
+    line = t.cast("t.IO[bytes]", process.stdout).readline()
+    if not line:
+        raise RuntimeError(f"{process.args} did not start")
+    return float(line)
+
+
+def go(process: subprocess.Popen[bytes]) -> None:
+    """Let a :func:`child` begin."""
+    stdin = t.cast("t.IO[bytes]", process.stdin)
+    stdin.write(b"go\n")
+    stdin.flush()
 
 
 def close(process: subprocess.Popen[bytes]) -> Use:
@@ -97,6 +126,16 @@ def server_cpu(*servers: lab.Server) -> float:
             if own or int(words[1]) in pids:
                 total += sum(map(int, words[11:15] if own else words[11:13]))
     return total / TICK
+
+
+def plugins(results: Results, suite: str, source: lab.Server, wanted: str) -> list[str]:
+    """The plugins to measure: ``wanted``, or all that the source has."""
+    if wanted:
+        return [wanted]
+    if lab.has_wal2json(source.bindir):
+        return ["pgoutput", "wal2json"]
+    results.skip(suite, "wal2json", "project", "the source has no wal2json")
+    return ["pgoutput"]
 
 
 class Clock:
@@ -130,7 +169,8 @@ class Results:
         """One run of ``subject``."""
         for metric, value in sample.items():
             self.samples.setdefault((suite, case, subject), {}).setdefault(metric, []).append(value)
-        said = "  ".join(f"{metric} {value:,.2f}" for metric, value in sample.items() if metric != "rss_bytes")
+        shown = {m: f"{value / 1e6:,.0f} MB" if m == "rss_bytes" else f"{value:,.2f}" for m, value in sample.items()}
+        said = "  ".join(f"{metric} {text}" for metric, text in shown.items())
         sys.stdout.write(f"{suite}/{case:16} {subject:24} {said}\n")
         sys.stdout.flush()
 
