@@ -14,6 +14,8 @@ author:
 description:
   - Ensures that the changes of the source are streamed to the target, that they are not for the moment, or that the migration is canceled.
   - The stream begins with the base copy, see M(pgops.migration.pg_snapshot_copy), and is run by the same service.
+  - A change that the target refuses holds its own database up and no other. The module fails with that error; run again when its cause is
+    gone, it lets the stream go on with that very change.
 options:
   state:
     description:
@@ -43,6 +45,10 @@ options:
         description:
           - Bytes of WAL that the slowest database still has to apply.
         type: int
+      lsn:
+        description:
+          - Position in the source's WAL, as C(pg_current_wal_lsn(\)) gives it, up to which every database must have been applied.
+        type: str
   wait_timeout:
     description:
       - Most seconds to watch for O(wait_for).
@@ -106,6 +112,88 @@ lag_bytes:
   returned: O(state=started)
   type: int
   sample: 81920
+databases:
+  description:
+    - Where each database stands, by its name. Counters run since the process that applies the changes of the database began.
+  returned: when the migration exists
+  type: dict
+  contains:
+    state:
+      description: V(InProgress), V(Failed) while an error holds the database up, or V(Succeeded).
+      type: str
+    phase:
+      description: What it does.
+      type: str
+    tables_queued:
+      description: Tables whose rows wait for their copy.
+      type: int
+    tables_loading:
+      description: Tables that are being copied.
+      type: int
+    tables_complete:
+      description: Tables that have been copied.
+      type: int
+    tables_errored:
+      description: Tables whose copy has failed.
+      type: int
+    inserts:
+      description: Rows inserted by the stream.
+      type: int
+    updates:
+      description: Rows updated by the stream.
+      type: int
+    deletes:
+      description: Rows deleted by the stream.
+      type: int
+    truncates:
+      description: Tables truncated by the stream.
+      type: int
+    incoming:
+      description: Messages received from the source.
+      type: int
+    applied:
+      description: Changes applied to the target.
+      type: int
+    latency_seconds:
+      description: Age of the last source commit that the target has; none while it is not known.
+      type: float
+    lag_bytes:
+      description: Bytes of WAL between source and target.
+      type: int
+    eta_catch_up_seconds:
+      description: Seconds until the target has caught up at the present rates; none if it is not known or will not be.
+      type: float
+    verdict:
+      description: Whether it catches up, and the side that is the limit if it does not.
+      type: str
+      sample: "will not catch up: target apply is the limit"
+    retained_wal_bytes:
+      description: Bytes of WAL that the slot holds on the source.
+      type: int
+    wal_status:
+      description: What the source says of them, see C(pg_replication_slots).
+      type: str
+    applied_lsn:
+      description: Position up to which the target has everything.
+      type: str
+    received_lsn:
+      description: Position up to which everything is on the runtime host's disk.
+      type: str
+    started:
+      description: When it began.
+      type: str
+    ended:
+      description: When it ended or was held up.
+      type: str
+    message:
+      description: The last thing to know.
+      type: str
+    error:
+      description: The error that holds it up, with C(table), C(key), C(lsn) and C(statement) in its C(details).
+      type: dict
+    tables:
+      description: For each table C(inserts), C(updates), C(deletes), C(truncates), their sum C(applied), and C(errors).
+      type: dict
 removed:
   description: What was taken from the source.
   returned: O(state=absent)
@@ -168,10 +256,12 @@ hint:
 import typing as t
 
 from ..module_utils._ansible.argspec import ArgumentSpec
+from ..module_utils._ansible.counters import applied_lsn, by_database
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import migration_options, wait_options
 from ..module_utils._ansible.watch import Status, describe, fail_if_failed, lag, latency, watch
-from ..module_utils._engine.errors import IllegalTransition
+from ..module_utils._engine.errors import IllegalTransition, SpecificationError
+from ..module_utils._engine.postgres.lsn import parse_lsn
 
 if t.TYPE_CHECKING:
     from ..module_utils._engine.service.manager import Manager
@@ -180,7 +270,7 @@ if t.TYPE_CHECKING:
 
 def stream_options() -> ArgumentSpec:
     """What this module takes besides the migration."""
-    nearness = {"latency_seconds": {"type": "float"}, "lag_bytes": {"type": "int"}}
+    nearness = {"latency_seconds": {"type": "float"}, "lag_bytes": {"type": "int"}, "lsn": {"type": "str"}}
     return ArgumentSpec(
         {
             "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
@@ -188,6 +278,21 @@ def stream_options() -> ArgumentSpec:
             "wait_for": {"type": "dict", "options": nearness},
         }
     )
+
+
+def wished(module: MigrationModule) -> dict[str, t.Any]:
+    """``wait_for`` with its position as a number.
+
+    :raises SpecificationError: if that is no position.
+    """
+    wanted = dict(module.params["wait_for"] or {})
+    try:
+        wanted["lsn"] = parse_lsn(wanted["lsn"]) if wanted.get("lsn") else None
+    except ValueError:
+        raise SpecificationError(
+            f"wait_for.lsn is {wanted['lsn']!r}, which is no position in the WAL.", hint="Give it as 16/B374D848."
+        ) from None
+    return wanted
 
 
 def near_enough(status: Status, wanted: t.Mapping[str, t.Any]) -> bool:
@@ -199,14 +304,14 @@ def near_enough(status: Status, wanted: t.Mapping[str, t.Any]) -> bool:
     for value, limit in ((latency(status), wanted.get("latency_seconds")), (lag(status), wanted.get("lag_bytes"))):
         if limit is not None and (value is None or value > limit):
             return False
-    return True
+    return wanted.get("lsn") is None or (applied_lsn(status) or 0) >= wanted["lsn"]
 
 
 def ensure_started(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
     """The service runs; watch how close the target is."""
     plan = manager.plan(spec)
     module.result.plan(plan.action != "none", plan.before, plan.after)
-    wanted = module.params["wait_for"] or {}
+    wanted = wished(module)
     status = plan.status
     if not module.check_mode:
         started = manager.start(plan.spec)
@@ -217,7 +322,7 @@ def ensure_started(module: MigrationModule, manager: Manager, spec: MigrationSpe
     describe(module, status, reached=near_enough(status, wanted))
     seconds = latency(status)
     minutes = None if seconds is None else round(seconds / 60, 2)
-    module.result.add(latency_seconds=seconds, latency_minutes=minutes, lag_bytes=lag(status))
+    module.result.add(latency_seconds=seconds, latency_minutes=minutes, lag_bytes=lag(status), databases=by_database(status))
     if not module.check_mode:
         fail_if_failed(module, status)
 
@@ -231,6 +336,7 @@ def ensure_stopped(module: MigrationModule, manager: Manager, spec: MigrationSpe
         status = manager.stop(spec.key)
     if status:
         describe(module, status, reached=True)
+        module.result.add(databases=by_database(status))
     else:
         module.result.add(summary="no such migration")
 

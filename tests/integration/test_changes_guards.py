@@ -108,6 +108,30 @@ def test_ddl_pauses_until_the_target_fits(streaming: Start, source: lab.Server, 
     assert stream.reports["paused"] == ""
 
 
+def test_a_pause_outlives_its_worker(streaming: Start, source: lab.Server, target: lab.Server, owner: Login) -> None:
+    """A stream that starts again while it has to be paused applies nothing first, not even what fits the target's table."""
+    stream = streaming("pgoutput", on_ddl="pause")
+    with source.connect(stream.database, owner.name, owner.password) as conn:
+        conn.execute("ALTER TABLE t ADD w text")
+        until(lambda: stream.reports.get("paused"))
+        conn.execute("INSERT INTO other VALUES (1)")
+    stream.stop.set()
+    for thread in stream.threads:
+        thread.join(20)
+    stream.stop.clear()
+    stream.reports.clear()
+    stream.start()
+    until(lambda: stream.reports.get("paused"))
+    marked = stream.mark()[1]
+    until(lambda: stream.reports.get("received_lsn", 0) > marked)
+    time.sleep(0.5)
+    with target.connect(stream.database, "admin", stream.spec.target.password) as there:
+        assert there.execute("SELECT count(*) FROM other").fetchone() == (0,)
+        there.execute("ALTER TABLE t ADD w text")
+    stream.drain()
+    assert stream.differences() == {}
+
+
 def test_ddl_ignored_is_said(streaming: Start, source: lab.Server, owner: Login) -> None:
     """With ``ignore`` the stream goes on, and says what it does not carry."""
     stream = streaming("pgoutput", on_ddl="ignore")

@@ -289,6 +289,53 @@ def test_a_lost_slot_is_that_databases_alone(pair: t.Callable[..., Pair]) -> Non
     both.reaches(both.two)
 
 
+def test_the_guard_says_why_the_slot_is_gone(pair: t.Callable[..., Pair]) -> None:
+    """A slot that held too much WAL is dropped; whatever the receiver meets first, the error is the guard's, and the other streams on."""
+    both = pair("guard", changes={"plugin": "pgoutput", "max_retained_wal_bytes": 40_000_000})
+    both.start()
+    with connect(both.source, both.one) as conn:
+        conn.execute("BEGIN; INSERT INTO log (item) VALUES (-2)")  # nothing from here on can be let go of
+        with connect(both.source, both.two) as other:
+            limit = time.monotonic() + 60
+            while both.figures(both.one)["state"] != "Failed":
+                other.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 500000))")
+                assert time.monotonic() < limit, both.status()
+        conn.execute("ROLLBACK")
+    status = both.until(lambda s: s["error"], "the state")
+    codes = {figures["error"]["code"] for figures in status["progress"].values() if figures["error"]}
+    assert status["error"]["code"] == "PGM4006" and codes == {"PGM4006"}
+    assert any("max_retained_wal_bytes" in event["text"] and event["level"] == "warning" for event in status["events"])
+    assert both.source.execute(f"SELECT count(*) FROM pg_replication_slots WHERE database = '{both.one}'") == [(0,)]
+
+
+def test_latency_grows_while_the_stream_is_dead(pair: t.Callable[..., Pair]) -> None:
+    """R91: with a stopped receiver, a stopped worker and a source that is down the latency grows; then it falls."""
+    both = pair("dead", changes={"plugin": "pgoutput"})
+    both.start()
+
+    def grows(what: str) -> None:
+        before = both.figures(both.one)["latency_seconds"]
+        both.until(lambda s: s["progress"][both.one]["latency_seconds"] > max(4.0, before), what, 30)
+
+    for role in ("receive", "work"):
+        stopped = both.role(role)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        grows(role)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        both.host.until_waiting(both.spec.key)
+    both.source.stop()
+    grows("the source")
+    both.source.start()
+    both.host.until_waiting(both.spec.key)
+    both.host.kill(both.spec.key)
+    grows("the service")
+    both.host.manager.start(both.spec)
+    both.host.until_waiting(both.spec.key)
+    both.end()
+
+
 def test_a_copy_error_is_that_databases_alone(pair: t.Callable[..., Pair]) -> None:
     """An index that cannot be built on the target: the other database is copied and streamed; a start goes on when the cause is gone."""
     both = pair("copyerror", changes={"plugin": "pgoutput"})

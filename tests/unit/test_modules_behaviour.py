@@ -196,6 +196,35 @@ def test_stream_is_near_enough(run: t.Any, wanted: dict[str, t.Any], reached: bo
     assert done.result["reached"] is reached and done.result["latency_seconds"] == 0.4 and done.result["latency_minutes"] == 0.01
 
 
+@pytest.mark.parametrize("wanted, reached", [("1/0", True), ("1/1", False)])
+def test_stream_waits_for_a_position(run: t.Any, wanted: str, reached: bool) -> None:
+    """The slowest database decides."""
+    progress = {name: {"latency_seconds": 0.1, "applied_lsn": lsn} for name, lsn in (("a", 1 << 32), ("b", 2 << 32))}
+    known = status(*WAITING, progress=progress)
+    done = run("pg_cdc_stream", FakeManager(known), wait_for={"lsn": wanted}, wait_timeout=0, **MIGRATION)
+    assert done.result["reached"] is reached and done.result["databases"]["b"]["applied_lsn"] == "2/0"
+
+
+def test_stream_refuses_what_is_no_position(run: t.Any) -> None:
+    """With the way to write one."""
+    done = run("pg_cdc_stream", FakeManager(status(*WAITING)), wait_for={"lsn": "tomorrow"}, **MIGRATION)
+    assert done.failed and done.result["error_code"] == "PGM1001" and "16/B374D848" in done.result["hint"]
+
+
+@pytest.mark.parametrize("module", ["pg_cdc_stream", "pg_snapshot_copy"])
+def test_an_error_of_one_database_fails_the_task(run: t.Any, module: str) -> None:
+    """While the others go on: the task has the error, the figures have the table."""
+    error = ServiceError("no room", code="PGM4024", hint="Remove it.", details={"database": "shop", "table": "public.item"}).to_dict()
+    figures = {"state": "Failed", "error": error, "tables": {"public.other": {"inserts": 2}}}
+    known = status("WaitingForUserAction", "MigratingData", error=error, progress={"shop": figures})
+    done = run(module, FakeManager(known, action="resume"), wait_timeout=5, **MIGRATION)
+    assert done.failed and done.result["error_code"] == "PGM4024" and done.result["details"]["database"] == "shop"
+    assert not done.result["reached"]
+    if module == "pg_cdc_stream":
+        tables = done.result["databases"]["shop"]["tables"]
+        assert tables["public.item"]["errors"] == 1 and tables["public.other"]["applied"] == 2
+
+
 def test_unknown_latency_is_never_near(run: t.Any) -> None:
     """R91: no false zero."""
     known = status(*WAITING, progress={"shop": {"latency_seconds": None}})

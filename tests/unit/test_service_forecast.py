@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.heartbeat import pressure
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service import status
 
 MEGA = 1_000_000
@@ -62,3 +63,29 @@ def test_figures_of_a_database_have_it() -> None:
     assert "verdict" not in progress.figures
     progress.merge({"applied_lsn": 5, "latency_seconds": 0.1})
     assert (progress.figures["eta_catch_up_seconds"], progress.figures["verdict"]) == (0.0, "caught up")
+
+
+@pytest.mark.parametrize(
+    "retained, safe, limit, expected",
+    [
+        (50, None, 100, 0.5),
+        (50, None, 0, 0.0),
+        (50, 150, 0, 0.25),
+        (50, 50, 400, 0.5),
+        (500, None, 100, 1.0),
+        (50, -5, 0, 1.0),
+        (0, 0, 0, 1.0),
+    ],
+)
+def test_pressure_is_the_nearer_limit(retained: int, safe: int | None, limit: int, expected: float) -> None:
+    """Ours or the server's, whichever is nearer."""
+    assert pressure(retained, safe, limit) == expected
+
+
+def test_latency_grows_when_nobody_tells_it() -> None:
+    """R91: no small latency of a dead stream; what is not known stays so, and an ended one stays as it was."""
+    known = {"latency_seconds": 0.4, "phase": "streaming", "changes_per_second": 100.0}
+    assert status.aged(known, 1.0) == known
+    assert status.aged(known, 30.0) == {**known, "latency_seconds": 30.4, "changes_per_second": 0.0}
+    assert status.aged({**known, "latency_seconds": None}, 30.0)["latency_seconds"] is None
+    assert status.aged({**known, "phase": "finished"}, 30.0)["latency_seconds"] == 0.4

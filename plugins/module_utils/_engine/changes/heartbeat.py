@@ -9,6 +9,7 @@ must.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import typing as t
@@ -30,13 +31,24 @@ NEAR = 0.8
 """Share of a limit from which on is warned."""
 
 
+def pressure(retained: int, safe: int | None, limit: int) -> float:
+    """How near the WAL that a slot holds is to where it is given up, from 0 to 1: the nearer of our own ``limit`` (bytes, 0: none) and the
+    server's ``max_slot_wal_keep_size``, of which ``safe`` bytes are left (None: no such limit). Free room on the source's disk cannot be
+    read through SQL and is not part of it."""
+    shares = [retained / limit] if limit else []
+    if safe is not None:
+        shares.append(retained / (retained + max(0, safe)) if retained or safe > 0 else 1.0)
+    return min(1.0, max(shares, default=0.0))
+
+
 class Heartbeat(threading.Thread):
     """Beats until ``stop``.
 
     ``clock_offset`` is the source's clock minus ours (seconds); ``source_lsn`` the end of its WAL, 0 if not known yet; ``error`` what ends
-    the stream; ``paused`` why nothing is to be applied at present (``on_ddl: pause``), or empty.
+    the stream; ``paused`` why nothing is to be applied at present (``on_ddl: pause``), or empty; ``pressure`` see :func:`pressure`.
 
-    :param report: is called with ``source_lsn retained_wal_bytes wal_status safe_wal_bytes sender_waits warnings``.
+    :param report: is called with ``source_lsn retained_wal_bytes wal_status safe_wal_bytes wal_pressure sender_waits
+        warnings``.
     :param baseline: the fingerprint that DDL is found by; None: not looked for.
     """
 
@@ -63,6 +75,18 @@ class Heartbeat(threading.Thread):
         self.beats = 0
         self.paused = ""
         self.error: MigrationError | None = None
+        self.pressure = 0.0
+
+    def start(self) -> None:
+        """Begin. With ``on_ddl: pause`` the first look for DDL is made before anything is applied: a pause outlives the process that
+        found its reason."""
+        if self._baseline is not None and self._spec.changes.on_ddl == "pause":
+            with (
+                contextlib.suppress(MigrationError, psycopg.Error),
+                connect(self._spec.source, self._database, purpose="heartbeat") as conn,
+            ):
+                self._guard_ddl(conn)
+        super().start()
 
     def run(self) -> None:
         """The thread."""
@@ -125,12 +149,14 @@ class Heartbeat(threading.Thread):
             return  # the receiver says so
         status, safe = row[1], row[2]
         retained = max(0, self.source_lsn - parse_lsn(row[0])) if row[0] else 0
+        self.pressure = pressure(retained, safe, self._spec.changes.max_retained_wal_bytes)
         self._report(
             {
                 "source_lsn": self.source_lsn,
                 "retained_wal_bytes": retained,
                 "wal_status": status,
                 "safe_wal_bytes": safe,
+                "wal_pressure": round(self.pressure, 3),
                 "sender_waits": row[3] in ("WalSenderWriteData", "ClientWrite"),
             }
         )
