@@ -19,7 +19,7 @@ from ..spec import MigrationSpec
 from .apply import Applier, Moved, Position
 from .batch import Batch
 from .partition import TOGETHER, Part, Partition
-from .quiet import check_triggers, replica_role
+from .quiet import let_rest, replica_role
 from .rows import transient
 from .tables import TargetTables
 
@@ -37,7 +37,7 @@ class Lanes:
 
     :param alone: the transaction with this commit LSN is not divided.
     :raises ConnectionFailed: if the target cannot be reached.
-    :raises PermissionMissing: PGM4030 if triggers cannot be kept from firing.
+    :raises PermissionMissing: as :func:`.quiet.let_rest`.
     """
 
     def __init__(self, spec: MigrationSpec, database: str, *, codec: str, bare_bytea: bool, alone: int = 0) -> None:
@@ -59,7 +59,8 @@ class Lanes:
         self.start_lsn = min(starts.values(), default=0)
         self.tables = TargetTables(first.conn, starts, bare_bytea=bare_bytea)
         label = self._spec.target.label(self._database)
-        check_triggers(first.conn, self.tables, self._refused, self._spec.target.user, label)
+        self.resting = let_rest(first.conn, self.tables, self._refused, label)
+        """What was taken back for the time of the stream, for people."""
         lanes = self._spec.changes.lanes
         divisible = sorted(table.qualified for table in self.tables if table.divisible) if lanes > 1 else []
         layout = ledger.open_lanes(lanes, divisible)

@@ -165,6 +165,8 @@ class ChangeStream:
         """One connection to the target, until ``stop`` or an error."""
         decoder: Decoder = PgoutputDecoder() if self._choice.plugin == "pgoutput" else Wal2JsonDecoder()
         lanes = Lanes(self._spec, self._database, codec=decoder.codec, bare_bytea=decoder.bare_bytea, alone=self._alone)
+        if lanes.resting:
+            self._report({"message": f"Until the cutover these rest on the target: {'; '.join(lanes.resting)}."})
         self._pieces = {}
         give_up = threading.Event()
         prepared: queue.Queue[Prepared | BaseException] = queue.Queue(1)
@@ -260,8 +262,11 @@ class ChangeStream:
         if lanes.outdated:
             raise Moved("the lanes are level, and others are wanted")
         with self._changed:
+            held = self._held()
             while self._held() and not self._stop.is_set():
                 self._changed.wait(0.2)
+        if held and not self._stop.is_set():
+            raise Moved("the cutover was given back, and may have restored what has to rest")
 
     def _tell(self, *, force: bool = False) -> None:
         now = time.monotonic()

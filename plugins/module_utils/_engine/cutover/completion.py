@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ..changes.assemble import MARKER
+from ..changes.quiet import restore
 from ..errors import CutoverAborted
 from ..postgres.lsn import parse_lsn
 from ..postgres.session import connect, server_errors
@@ -47,6 +48,7 @@ def complete_database(spec: MigrationSpec, database: str) -> dict[str, t.Any]:
         connect(spec.target, database, purpose="cutover") as target,
         server_errors("bring sequences and large objects level", spec.target, database, kind=CutoverAborted),
     ):
+        restore(target)
         return {
             "sequences": sync_sequences(source, target),
             "large_objects": sync_differences(source, target),

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import typing as t
+
+from ..changes.quiet import restore, validate_restored
 from ..cutover.watchdog import FenceJournal
 from ..errors import MigrationError
 from ..migration.ledger import Ledger
@@ -18,6 +21,20 @@ def clean_source(paths: MigrationPaths, spec: MigrationSpec) -> list[str]:
     """Lift a fence, end our sessions, remove slots and publications of this migration; what was removed, for people."""
     FenceJournal(paths.fence).lift(spec.source)
     return [f"{leftover.kind} {leftover.name} in {leftover.database}" for leftover in remove_ours(spec.source, key=spec.key)]
+
+
+def restore_databases(spec: MigrationSpec, databases: t.Iterable[str]) -> list[str]:
+    """Let fire again what rested in these databases of the target, if they are ours; what could not be restored, for people."""
+    told = []
+    for database in databases:
+        try:
+            with connect(spec.target, database, purpose="cancel") as conn, server_errors(f"restore triggers of {database}", spec.target):
+                if Ledger(conn).owner() == spec.key:
+                    restore(conn)
+                    told += validate_restored(conn)
+        except MigrationError as exc:
+            told.append(exc.message)
+    return told
 
 
 def drop_databases(spec: MigrationSpec) -> list[str]:

@@ -21,7 +21,7 @@ from ..postgres.session import connect
 from ..spec import MAX_DATABASES, MigrationSpec
 from ..validate.databases import resolve_databases
 from . import launcher
-from .cancel import clean_source, drop_databases
+from .cancel import clean_source, drop_databases, restore_databases
 from .control import ask_service
 from .status import aged, summarize
 
@@ -164,7 +164,8 @@ class Manager:
         removed = clean_source(paths, spec)
         dropped = drop_databases(spec) if drop_target else []
         kept = [database for database in spec.databases if database not in dropped]
-        self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": kept})
+        notes = restore_databases(spec, kept)
+        self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": kept, "notes": notes})
         if state is not State.CANCELED:
             self._catalogue.move(key, State.CANCELED, substate)
         status = self._known(key)

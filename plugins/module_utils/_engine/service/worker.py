@@ -13,6 +13,7 @@ import typing as t
 
 from ..changes.ddl import FILE, Baseline, refusal
 from ..changes.heartbeat import Heartbeat
+from ..changes.quiet import validate_restored
 from ..cutover.completion import complete_database, emit_marker
 from ..cutover.proof import ProofSnapshots
 from ..errors import CutoverAborted, MigrationError
@@ -214,6 +215,8 @@ class Worker:
                 drop_slot(conn, name)
                 drop_publication(conn, name)
         with contextlib.suppress(MigrationError), connect(self._spec.target, self._database, purpose="finish") as conn:
+            for refused in validate_restored(conn):
+                self._progress({"message": refused})
             Ledger(conn).drop()
         return {}
 

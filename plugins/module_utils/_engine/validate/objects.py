@@ -265,7 +265,7 @@ def _dropped(kind: str, found: list[str], statement: str) -> Issue:
 
 @check("PGM2314", "triggers that fire always", scope="database", online=True, worst="Warning", remedy="ALTER TABLE ... ENABLE TRIGGER")
 def always_triggers(ctx: Context) -> t.Iterator[Issue]:
-    """Triggers and rules set to ENABLE ALWAYS or REPLICA fire while changes are applied, and do their work a second time."""
+    """Triggers and rules set to ENABLE ALWAYS or REPLICA would fire while changes are applied: they rest on the target till the cutover."""
     rows = ctx.source.execute(
         "SELECT n.nspname, c.relname, x.tgname::text FROM pg_trigger x JOIN pg_class c ON c.oid = x.tgrelid"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -274,7 +274,8 @@ def always_triggers(ctx: Context) -> t.Iterator[Issue]:
     if rows:
         fixes = statements(f"ALTER TABLE {quote_qualified(s, n)} ENABLE TRIGGER {quote_ident(x)}" for s, n, x in rows)
         yield warn(
-            f"{len(rows)} trigger(s) fire on replicated changes as well: {names(f'{x} on {s}.{n}' for s, n, x in rows)}",
+            f"{len(rows)} trigger(s) fire on replicated changes as well: {names(f'{x} on {s}.{n}' for s, n, x in rows)}; they are"
+            " disabled on the target while changes are applied, and they come back at the cutover",
             f"As the table's owner, before the migration: {fixes} no restart.",
             object=f"{rows[0][0]}.{rows[0][1]}",
         )

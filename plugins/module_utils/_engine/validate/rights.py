@@ -269,8 +269,8 @@ def replica_role(ctx: Context) -> t.Iterator[Issue]:
         else:
             fix = "Nothing to do on versions before 15, unless the provider gives its administrator this right."
         yield warn(
-            f"{conn.info.user} may not set session_replication_role: foreign keys are made after the copy, and triggers are"
-            " disabled by their owner while changes are applied",
+            f"{conn.info.user} may not set session_replication_role: while changes are applied, triggers and rules are disabled"
+            " by their owner and foreign keys are taken away; at the cutover they come back, the rows under the keys are checked after it",
             fix,
         )
 
