@@ -43,6 +43,7 @@ comes after a rest goes at once."""
 REPORT_INTERVAL = 0.5
 BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 MARKERS_KEPT = 100
+COUNTED = ("inserts", "updates", "deletes", "truncates")
 GARBAGE = 200_000
 """Objects between garbage collections: a batch is made of many and has no cycles."""
 
@@ -78,6 +79,8 @@ class ChangeStream:
         self._hold: str | None = None
         self._tables: dict[str, list[int]] = {}
         self._pieces: dict[str, list[int]] = {}
+        self._coming: dict[str, list[int]] = {}
+        self._errors: dict[str, int] = {}
         self._fallbacks = 0
         self._alone = 0
         self._next_report = 0.0
@@ -149,6 +152,9 @@ class ChangeStream:
                     self._report({"message": f"Applying to {self._spec.target.label(self._database)} broke off: {exc}; trying again."})
                     self._stop.wait(BACKOFF[min(failures, len(BACKOFF) - 1)])
         except BaseException as exc:
+            table = exc.details.get("table") if isinstance(exc, StreamError) else None
+            if table:
+                self._errors[table] = self._errors.get(table, 0) + 1
             with self._changed:
                 self._ended = exc
                 self._changed.notify_all()
@@ -167,7 +173,8 @@ class ChangeStream:
         lanes = Lanes(self._spec, self._database, codec=decoder.codec, bare_bytea=decoder.bare_bytea, alone=self._alone)
         if lanes.resting:
             self._report({"message": f"Until the cutover these rest on the target: {'; '.join(lanes.resting)}."})
-        self._pieces = {}
+        with self._changed:
+            self._pieces, self._coming = {}, {}
         give_up = threading.Event()
         prepared: queue.Queue[Prepared | BaseException] = queue.Queue(1)
         with self._changed:
@@ -234,6 +241,8 @@ class ChangeStream:
                     assembler.add(block.body, block.count)
                 batch = assembler.take()
                 while batch is not None:
+                    with self._changed:
+                        _add(self._coming, batch.counts)
                     if not _put(prepared, Prepared(batch, lanes.prepare(batch)), give_up):
                         return
                     batch = assembler.take()
@@ -246,12 +255,15 @@ class ChangeStream:
         committed = lanes.apply(batch, item.parts)
         self._fallbacks += lanes.fallbacks - fallbacks
         if batch.abort:
+            with self._changed:
+                _add(self._coming, self._pieces, -1)
             self._pieces = {}
         _add(self._pieces, batch.counts)
         if committed:
             _add(self._tables, self._pieces)
-            self._pieces = {}
             with self._changed:
+                _add(self._coming, self._pieces, -1)
+                self._pieces = {}
                 self._position = lanes.position
                 for token in batch.markers:
                     self._markers[token] = lanes.position
@@ -280,19 +292,35 @@ class ChangeStream:
         if now - since >= 2.0 or applied == before:
             self._rate = (now, applied)
         source_lsn = self._heartbeat.source_lsn
-        names = ("inserts", "updates", "deletes", "truncates")
         self._report(
             {
-                **dict(zip(names, totals, strict=True)),
+                **dict(zip(COUNTED, totals, strict=True)),
                 "applied": applied,
                 "applied_lsn": self._position.end_lsn,
                 "latency_seconds": self.latency(),
                 "lag_bytes": max(0, source_lsn - self._position.end_lsn) if source_lsn else None,
                 "changes_per_second": round(rate, 1),
                 "fallbacks": self._fallbacks,
-                "tables": {label: dict(zip(names, counts, strict=True)) for label, counts in self._tables.items()},
+                "tables": self.tables(),
             }
         )
+
+    def tables(self) -> dict[str, dict[str, int]]:
+        """For each table that had changes: ``inserts``, ``updates``, ``deletes``, ``truncates`` and ``applied``, their sum, of what is
+        committed on the target; ``incoming`` with those decoded and not yet committed; ``errors`` that ended the stream (R86)."""
+        with self._changed:
+            coming = {label: sum(counts) for label, counts in self._coming.items()}
+        found = {}
+        for label in sorted({*self._tables, *coming, *self._errors}):
+            counts = self._tables.get(label, [0, 0, 0, 0])
+            applied = sum(counts)
+            found[label] = {
+                **dict(zip(COUNTED, counts, strict=True)),
+                "incoming": applied + coming.get(label, 0),
+                "applied": applied,
+                "errors": self._errors.get(label, 0),
+            }
+        return found
 
     def latency(self) -> float | None:
         """Age of the last source commit that the target has (seconds, by the source's clock); None if none is known. It grows while nothing
@@ -305,10 +333,10 @@ class ChangeStream:
         return round(max(0.0, time.time() + self._heartbeat.clock_offset - committed), 3)
 
 
-def _add(totals: dict[str, list[int]], counts: dict[str, list[int]]) -> None:
-    """Add the counts of each table to ``totals``."""
+def _add(totals: dict[str, list[int]], counts: dict[str, list[int]], times: int = 1) -> None:
+    """Add the counts of each table to ``totals``, or take them away (-1)."""
     for label, found in counts.items():
-        totals[label] = [a + b for a, b in zip(totals.get(label, (0, 0, 0, 0)), found, strict=True)]
+        totals[label] = [a + times * b for a, b in zip(totals.get(label, (0, 0, 0, 0)), found, strict=True)]
 
 
 def _padded(stamp: str) -> str:
