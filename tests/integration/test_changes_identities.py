@@ -125,3 +125,33 @@ def test_new_column_is_noticed(streaming: Start, plugin: str) -> None:
             stream.drain(20)
     assert caught.value.code in ("PGM4022", "PGM4050")
     assert "extra" in caught.value.message
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_full_identity_as_a_set(streaming: Start, plugin: str) -> None:
+    """Many changes of a table that only whole rows identify: one look at the table a batch, one row a change, duplicates, and values that
+    are equal but not the same."""
+    ddl = (
+        "CREATE TABLE f (n numeric, x text, b bytea, big text, g int GENERATED ALWAYS AS IDENTITY);"
+        " ALTER TABLE f REPLICA IDENTITY FULL; ALTER TABLE f ALTER big SET STORAGE EXTERNAL"
+    )
+    stream = streaming(plugin, ddl, running=False)
+    with stream.app() as conn:  # type: ignore[attr-defined]
+        conn.execute(
+            "INSERT INTO f (n, x, b, big) SELECT (g % 9)::numeric(9, 2), nullif('a' || g % 5, 'a3'), '\\x00ff', repeat('y', 3000)"
+            " FROM generate_series(1, 300) g; INSERT INTO f (n, x) SELECT 1, '' FROM generate_series(1, 40) g;"
+            " INSERT INTO f (n, x) SELECT 1.0, NULL FROM generate_series(1, 40) g; UPDATE f SET n = '-0' WHERE g % 11 = 0"
+        )
+    stream.start()
+    stream.drain()
+    with stream.app() as conn:  # type: ignore[attr-defined]
+        conn.execute(
+            "ALTER TABLE f REPLICA IDENTITY FULL; UPDATE f SET n = n + 1 WHERE n = 1; UPDATE f SET n = n - 1 WHERE n = 2 AND x = ''"
+        )
+        conn.execute("DELETE FROM f WHERE ctid IN (SELECT ctid FROM f WHERE n = 2 LIMIT 17); UPDATE f SET x = big WHERE n = 4")
+        conn.execute(
+            "INSERT INTO f (n, x) VALUES (7, 'in'), (7, 'in'); UPDATE f SET x = 'out' WHERE x = 'in'; DELETE FROM f WHERE x = 'a1'"
+        )
+        conn.execute("TRUNCATE f; INSERT INTO f (n) SELECT g % 3 FROM generate_series(1, 90) g; DELETE FROM f WHERE g % 2 = 0")
+    same(stream)
+    assert stream.reports.get("fallbacks", 0) == 0

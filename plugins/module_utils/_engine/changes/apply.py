@@ -21,6 +21,7 @@ from ..spec import MigrationSpec
 from . import statements as sql
 from .batch import Batch, RowStep, SetStep, TruncateStep
 from .load import Load
+from .multiset import Multiset, delete_by_text
 from .partition import Part
 from .pipe import Mismatch, Pipe, RawText
 from .rows import RowApplier, told_by, transient
@@ -143,6 +144,9 @@ class Applier:
         pipe = self.pipe
         for load in part.loads.values():
             self._make_stagings(load)
+        for step in part.steps:
+            if isinstance(step, Multiset) and step.removed:
+                self._stage(step.table, "r", step.table.columns)
         pipe.send("SAVEPOINT pgm_batch")
         for step in part.steps:
             if isinstance(step, SetStep):
@@ -151,6 +155,8 @@ class Applier:
                     self._rows.small(step.content)
                 else:
                     self._load(large)
+            elif isinstance(step, Multiset):
+                self._multiset(step)
             elif isinstance(step, RowStep):
                 self._rows.change(step.change)
             elif isinstance(step, TruncateStep):
@@ -241,6 +247,19 @@ class Applier:
         if load.inserts:
             data, count = load.inserts
             self._copy(sql.copy_in(table), data, table, count)
+
+    def _multiset(self, step: Multiset) -> None:
+        """The planner may hash here, where no index can help."""
+        table, codec = step.table, self._codec
+        if step.removed:
+            count = len(step.removed)
+            staging = self._stage(table, "r", table.columns)
+            self._fill(staging, sql.copy_staging(table, staging, table.columns), sql.copy_text(step.removed, codec), table, count)
+            self.pipe.send("SET LOCAL enable_hashjoin = on")
+            self._expect(table, "DELETE", delete_by_text(table, staging), count)
+            self.pipe.send("SET LOCAL enable_hashjoin = off")
+        if step.added:
+            self._copy(sql.copy_in(table), sql.copy_text(step.added, codec), table, len(step.added))
 
     def _fill(self, staging: str, statement: str, data: bytes, table: TargetTable, count: int) -> None:
         """Fill a staging table, which a commit empties and a second use in one transaction must."""

@@ -116,7 +116,7 @@ class Lanes:
         parts = self.partition.divide(batch) if self._to_be_divided(batch) else self.partition.whole(batch)
         self._in_pieces = not batch.final
         for part in parts:
-            part.prepare(self._codec)
+            part.prepare(self._codec, self.tables)
         return parts
 
     def _to_be_divided(self, batch: Batch) -> bool:

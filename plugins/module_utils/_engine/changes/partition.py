@@ -16,6 +16,7 @@ import zlib
 from .batch import Batch, Key, RowStep, SetStep, Step, TableSet, TruncateStep, old_key_of
 from .events import DELETE, INSERT, TRUNCATE, UPDATE, Change, Truncate
 from .load import Load, load_of
+from .multiset import Multiset, gather
 from .tables import Binding, TargetTable, TargetTables
 
 SMALL = 12
@@ -36,13 +37,14 @@ class Part:
     lane: int = 0
     alone: bool = False
     moves: int = 1
-    steps: list[Step] = dataclasses.field(default_factory=list)
+    steps: t.Sequence[Step | Multiset] = dataclasses.field(default_factory=list)
     loads: dict[int, Load] = dataclasses.field(default_factory=dict)
     events: t.Callable[[], t.Iterable[Placed]] = tuple
     """What to apply in source order if the steps fail."""
 
-    def prepare(self, codec: str) -> None:
+    def prepare(self, codec: str, tables: TargetTables) -> None:
         """Make the data for COPY. It needs no connection, so another thread may do it ahead."""
+        self.steps = gather(t.cast("list[Step]", self.steps), tables)
         self.loads = {
             id(step): load_of(step.content, codec)
             for step in self.steps
@@ -78,20 +80,20 @@ class Partition:
     def divide(self, batch: Batch) -> list[Part]:
         """A part for each lane, empty ones too: all lanes move on together."""
         batch.close()
-        parts = [Part(batch, lane, events=self._events(batch, lane)) for lane in range(self.lanes)]
+        steps: list[list[Step]] = [[] for dummy in range(self.lanes)]
         for step in batch.steps:
             if isinstance(step, SetStep):
                 table = step.content.table
                 if table.oid in self._divided:
                     for lane, content in enumerate(self._divide_set(step.content)):
                         if len(content):
-                            parts[lane].steps.append(SetStep(content))
+                            steps[lane].append(SetStep(content))
                 else:
-                    parts[self.lane_of(table)].steps.append(step)
+                    steps[self.lane_of(table)].append(step)
             elif isinstance(step, RowStep):
                 for lane, change in self.places(step.change):
-                    parts[lane].steps.append(RowStep(change))
-        return parts
+                    steps[lane].append(RowStep(change))
+        return [Part(batch, lane, steps=mine, events=self._events(batch, lane)) for lane, mine in enumerate(steps)]
 
     def _divide_set(self, content: TableSet) -> list[TableSet]:
         """``content`` by the lanes of its keys."""
