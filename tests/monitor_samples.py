@@ -152,7 +152,7 @@ def succeeded() -> dict[str, t.Any]:
         ("complete", 0.58, "211 sequences, 0 large objects, 4 materialized views"),
         ("release", 0.02, "hook /usr/local/bin/switch-pgbouncer"),
     ]
-    target = "shopadmin@shop.postgres.database.azure.com:5432"
+    target = "shop.postgres.database.azure.com:5432"
     return {
         **status, "state": "Succeeded", "substate": "Completed", "ended": iso(NOW), "summary": "Succeeded",
         "service": {"running": False, "pid": None, "supervisor": "systemd"},
@@ -165,14 +165,14 @@ def succeeded() -> dict[str, t.Any]:
         "after": {
             "time": iso(NOW),
             "to_do": [
-                {"topic": "extensions", "level": "warning", "database": "shop", "text": "pg_partman 5.0.1 can be updated to 5.1.0",
+                {"topic": "extensions", "level": "warning", "database": "shop", "text": "pg_partman 5.0.1: the server offers 5.1.0",
                  "command": "ALTER EXTENSION pg_partman UPDATE;"},
                 {"topic": "high availability", "level": "hint", "database": "", "text": "Turn it on now that the copy is verified.",
                  "command": "az postgres flexible-server update --resource-group GROUP --name SERVER --high-availability ZoneRedundant"},
             ],
             "connections": {
-                name: {"uri": f"postgresql://{target}/{name}?sslmode=verify-full",
-                       "dsn": f"host=shop.postgres.database.azure.com port=5432 dbname={name} user=shopadmin sslmode=verify-full"}
+                name: {"uri": f"postgresql://{target}/{name}?sslmode=verify-full", "jdbc": "",
+                       "dsn": f"host=shop.postgres.database.azure.com port=5432 dbname={name} sslmode=verify-full"}
                 for name in ("shop", "billing")
             },
         },

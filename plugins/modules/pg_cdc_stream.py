@@ -32,6 +32,13 @@ options:
       - Drop the databases on the target that this migration has made, and no other. Only for O(state=absent).
     type: bool
     default: false
+  forget:
+    description:
+      - Remove the record of the migration and its folder on the runtime host, report and certificate among them. Only for O(state=absent).
+      - An active or failed migration is canceled first. One that has succeeded or failed its validation, or was canceled, only leaves the
+        list; nothing on either server is touched.
+    type: bool
+    default: false
   wait_for:
     description:
       - How close the target must be for RV(reached). Only for O(state=started).
@@ -268,6 +275,9 @@ if t.TYPE_CHECKING:
     from ..module_utils._engine.spec import MigrationSpec
 
 
+ENDED = ("Succeeded", "ValidationFailed")
+
+
 def stream_options() -> ArgumentSpec:
     """What this module takes besides the migration."""
     nearness = {"latency_seconds": {"type": "float"}, "lag_bytes": {"type": "int"}, "lsn": {"type": "str"}}
@@ -275,6 +285,7 @@ def stream_options() -> ArgumentSpec:
         {
             "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
             "drop_target": {"type": "bool", "default": False},
+            "forget": {"type": "bool", "default": False},
             "wait_for": {"type": "dict", "options": nearness},
         }
     )
@@ -347,8 +358,12 @@ def ensure_absent(module: MigrationModule, manager: Manager, spec: MigrationSpec
     if status is None:
         module.result.add(summary=f"no migration {spec.name} to this target", removed=[], dropped=[], kept=[])
         return
+    ended = status["state"] in ENDED or status["state"] == "Canceled" and not module.params["drop_target"]
+    if module.params["forget"] and ended:
+        forget(module, manager, status)
+        return
     cancel = status["state"] != "Canceled"
-    if status["state"] in ("Succeeded", "ValidationFailed"):
+    if status["state"] in ENDED:
         raise IllegalTransition(f"{spec.name} is {status['state']} and cannot be canceled.", hint="Nothing is left to cancel.")
     drop = module.params["drop_target"] and bool((status.get("canceled") or {}).get("kept", True))
     module.result.plan(cancel or drop, {"state": status["state"]}, {"state": "Canceled", "databases_dropped": module.params["drop_target"]})
@@ -359,6 +374,16 @@ def ensure_absent(module: MigrationModule, manager: Manager, spec: MigrationSpec
     module.result.add(removed=told.get("removed", []), dropped=told.get("dropped", []), kept=told.get("kept", []))
     if not module.check_mode and not cancel:
         module.result.changed = bool(told.get("removed") or told.get("dropped"))
+    if module.params["forget"]:
+        forget(module, manager, status)
+
+
+def forget(module: MigrationModule, manager: Manager, status: Status) -> None:
+    """The migration leaves the list of this host (R119); what became of it is told once more."""
+    module.result.plan(True, {"state": status["state"], "record": "present"}, {"record": "absent"})
+    if not module.check_mode:
+        manager.forget(status["key"])
+    describe(module, {**status, "summary": f"{status['state']}, forgotten"}, reached=True)
 
 
 def main() -> t.NoReturn:

@@ -175,6 +175,11 @@ after_lines:
   returned: when O(name) is given and there is such a migration
   type: list
   elements: str
+detail_lines:
+  description: RV(details) as lines of text, a page for a terminal.
+  returned: when O(name) is given and there is such a migration
+  type: list
+  elements: str
 rendered:
   description: The migration in each form of O(output).
   returned: when O(output) is given and there is such a migration
@@ -201,7 +206,8 @@ from ..module_utils._ansible.options import host_options
 from ..module_utils._engine.errors import SpecificationError
 from ..module_utils._engine.monitor import page, prometheus
 from ..module_utils._engine.monitor.after import after_lines
-from ..module_utils._engine.monitor.text import cutover_lines, details, finding_lines, grid, row
+from ..module_utils._engine.monitor.screen import detail_lines
+from ..module_utils._engine.monitor.text import cutover_lines, details, finding_lines, grid, row, seconds_of
 
 if t.TYPE_CHECKING:
     from ..module_utils._engine.service.manager import Manager
@@ -222,13 +228,14 @@ def info_options() -> ArgumentSpec:
 
 
 def render(manager: Manager, status: dict[str, t.Any], statuses: list[dict[str, t.Any]], form: str) -> str:
-    """The migration in one of :data:`FORMS`."""
+    """The migration in one of :data:`FORMS`; of one that has ended always the same text, so that a file of it does not change any more."""
     history = manager.history(status["key"])
     history.keep_copies(status)
+    moment = seconds_of(status["ended"]) or time.time()
     if form == "html":
-        return page.render(status, statuses, history.samples, time.time(), live=False)
+        return page.render(status, statuses, history.samples, moment, live=False)
     if form == "prometheus":
-        return prometheus.render(status, time.time())
+        return prometheus.render(status, moment)
     return json.dumps({**details(status), "samples": history.to_list()}, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
@@ -248,7 +255,7 @@ def main() -> t.NoReturn:
             result.add(details=details(status) if status else None)
             if status:
                 lines = {"lines": finding_lines(status.get("validation")), "cutover_lines": cutover_lines(status)}
-                result.add(**lines, after_lines=after_lines(status))
+                result.add(**lines, after_lines=after_lines(status), detail_lines=detail_lines(status))
                 if forms:
                     result.add(rendered={form: render(manager, status, statuses, form) for form in forms})
     module.exit()

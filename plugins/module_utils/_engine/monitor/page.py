@@ -145,7 +145,7 @@ def _tiles(status: Status) -> Html:
             tiles.append(("Retained WAL", human_bytes(max(held)) if held else "not known", "held on the source"))
     pause = (status.get("cutover") or {}).get("pause_seconds")
     if pause is not None:
-        tiles.append(("Write pause", human_seconds(float(pause)), "between fence and release"))
+        tiles.append(("Write pause", human_seconds(float(pause)), "fence to release"))
     verification = status.get("verification")
     if verification:
         rows = sum(int(result.get("rows") or 0) for result in verification["databases"].values())

@@ -9,10 +9,10 @@ a metric of its own.
 
 from __future__ import annotations
 
-import datetime
 import typing as t
 
 from ..migration.states import State, Substate
+from .text import seconds_of
 
 PREFIX = "pg_migration_"
 KINDS = {"inserts": "insert", "updates": "update", "deletes": "delete", "truncates": "truncate"}
@@ -91,8 +91,8 @@ def _head(out: Exposition, status: t.Mapping[str, t.Any], written: float) -> Non
         text = "1 for the substate that the migration is in."
         out.add("substate", "gauge", text, int(status["substate"] == sub.value), substate=sub.value)
     out.add("service_up", "gauge", "Whether the service of the migration runs.", int(bool((status.get("service") or {}).get("running"))))
-    out.add("started_timestamp_seconds", "gauge", "When the migration began.", _moment(status["started"]))
-    out.add("ended_timestamp_seconds", "gauge", "When the migration ended.", _moment(status["ended"]))
+    out.add("started_timestamp_seconds", "gauge", "When the migration began.", seconds_of(status["started"]))
+    out.add("ended_timestamp_seconds", "gauge", "When the migration ended.", seconds_of(status["ended"]))
     out.add("duration_seconds", "gauge", "Seconds since the migration began, or until it ended.", status["duration_seconds"])
     out.add("written_timestamp_seconds", "gauge", "When this file was written.", round(written, 3))
 
@@ -130,7 +130,3 @@ def _escape(text: str) -> str:
 
 def _number(value: t.Any) -> str:
     return str(int(value)) if isinstance(value, (bool, int)) else repr(float(value))
-
-
-def _moment(stamp: str | None) -> float | None:
-    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 CSS = """
 :root { color-scheme: light dark;
   --bg: #f5f6f8; --card: #fff; --ink: #1b2230; --mute: #5d6778; --line: #e3e6eb; --soft: #eef0f4;
-  --blue: #2563c9; --green: #17753f; --amber: #96590a; --red: #b8232f; --violet: #6d49c4; }
+  --blue: #2563c9; --green: #146c39; --amber: #8a5108; --red: #b3202c; --violet: #6d49c4; }
 @media (prefers-color-scheme: dark) { :root {
   --bg: #0f1318; --card: #171c23; --ink: #e4e8ee; --mute: #97a1b0; --line: #29313b; --soft: #212832;
   --blue: #6ea6ff; --green: #52c58c; --amber: #e3a64a; --red: #ff7b7b; --violet: #ab91f5; } }
@@ -25,7 +25,7 @@ code { font: 12px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; 
 .violet { --c: var(--violet) } .grey { --c: var(--mute) }
 .word { color: var(--c); font-weight: 600 }
 .pill { display: inline-block; padding: 2px 10px; border-radius: 99px; font-size: 12.5px; font-weight: 600; color: var(--c);
-  background: color-mix(in srgb, var(--c) 13%, transparent); white-space: nowrap; letter-spacing: 0; vertical-align: 3px }
+  background: color-mix(in srgb, var(--c) 10%, transparent); white-space: nowrap; letter-spacing: 0; vertical-align: 3px }
 header { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: baseline; justify-content: space-between }
 header .pill { margin-left: 8px }
 .lead { margin: 8px 0 0; font-size: 15px } .lead b { font-weight: 600 }
@@ -61,7 +61,7 @@ th { text-align: left; font-weight: 600; font-size: 11.5px; color: var(--mute); 
   vertical-align: bottom }
 th.num { text-align: right }
 td { padding: 5px 10px 5px 0; border-top: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; min-width: 0 }
-th:last-child, td:last-child { padding-right: 0 }
+th.num + :not(.num), td.num + :not(.num) { padding-left: 10px } th:last-child, td:last-child { padding-right: 0 }
 td.name { font-weight: 600; min-width: 9em }
 tr.here td { background: color-mix(in srgb, var(--blue) 6%, transparent) }
 .bar { position: relative; display: block; height: 6px; border-radius: 3px; background: var(--soft); margin: 6px 0 3px;
@@ -93,7 +93,7 @@ a { color: var(--blue); text-decoration: none } a:hover { text-decoration: under
   .stack.dense td { justify-content: flex-start; gap: 6px } .stack.dense td.name { flex: 1 0 100% } .dense .done .bar { width: 90px }
   .stack.dense td:nth-child(n+3) { font-size: 12px }
   .tiles div:last-child:nth-child(odd) { grid-column: 1 / -1 }
-  .stack td:empty { display: none } tr.here td { background: none }
+  .stack td.num + td { padding-left: 0 } .stack td:empty { display: none } tr.here td { background: none }
   .log td:first-child { font-size: 11px }
 }
 @media print { body { background: #fff } .hover { display: none } }

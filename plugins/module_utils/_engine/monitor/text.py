@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 import typing as t
 
 Status = t.Dict[str, t.Any]
@@ -60,6 +61,11 @@ def human_seconds(seconds: float | None) -> str:
 def clock(stamp: str | None) -> str:
     """``2026-11-22T17:51:03.123Z`` as ``2026-11-22 17:51``; empty for None."""
     return (stamp or "")[:16].replace("T", " ")
+
+
+def seconds_of(stamp: str | None) -> float | None:
+    """A moment of the record (ISO 8601) in seconds since the epoch; None for None."""
+    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else None
 
 
 def row(status: Status) -> dict[str, t.Any]:

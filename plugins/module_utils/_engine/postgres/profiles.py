@@ -124,6 +124,8 @@ class Profile:
     cdc_parameters: tuple[tuple[str, str], ...] = (("wal_level", "logical"),)
     parameter_command: str = "ALTER SYSTEM SET {name} = {value}"
     restart_command: str = ""
+    ha_command: str = ""  # turns high availability on
+    resize_command: str = ""  # changes the size of the server, which restarts it
     who: str = "a superuser"
     read_only_parameters: tuple[str, ...] = ()
 
@@ -196,6 +198,8 @@ AZURE_FLEXIBLE = Profile(
     preload_strict=True,
     parameter_command="az postgres flexible-server parameter set --resource-group GROUP --server-name SERVER --name {name} --value {value}",
     restart_command="az postgres flexible-server restart --resource-group GROUP --name SERVER",
+    ha_command="az postgres flexible-server update --resource-group GROUP --name SERVER --high-availability ZoneRedundant",
+    resize_command="az postgres flexible-server update --resource-group GROUP --name SERVER --tier TIER --sku-name SKU",
     who="the owner of the Azure resource",
     read_only_parameters=FILES_AND_WAL,
 )
@@ -223,6 +227,8 @@ AWS_RDS = Profile(
     parameter_command="aws rds modify-db-parameter-group --db-parameter-group-name GROUP"
     " --parameters ParameterName={name},ParameterValue={value},ApplyMethod=pending-reboot",
     restart_command="aws rds reboot-db-instance --db-instance-identifier INSTANCE",
+    ha_command="aws rds modify-db-instance --db-instance-identifier INSTANCE --multi-az --apply-immediately",
+    resize_command="aws rds modify-db-instance --db-instance-identifier INSTANCE --db-instance-class CLASS",
     who="the owner of the AWS account",
     read_only_parameters=FILES_AND_WAL,
 )
@@ -236,6 +242,8 @@ GCP_CLOUDSQL = Profile(
     cdc_parameters=(("cloudsql.logical_decoding", "on"),),
     parameter_command="gcloud sql instances patch INSTANCE --database-flags={name}={value}  # name all flags, not only this one",
     restart_command="gcloud sql instances restart INSTANCE",
+    ha_command="gcloud sql instances patch INSTANCE --availability-type=REGIONAL",
+    resize_command="gcloud sql instances patch INSTANCE --tier=TIER",
     who="the owner of the Google Cloud project",
     read_only_parameters=FILES_AND_WAL,
 )
@@ -249,6 +257,8 @@ GCP_ALLOYDB = dataclasses.replace(
     cdc_parameters=(("alloydb.logical_decoding", "on"),),
     parameter_command="gcloud alloydb instances update INSTANCE --database-flags={name}={value}  # name all flags, not only this one",
     restart_command="gcloud alloydb instances restart INSTANCE",
+    ha_command="gcloud alloydb instances update INSTANCE --availability-type=REGIONAL",
+    resize_command="gcloud alloydb instances update INSTANCE --cpu-count=COUNT",
 )
 
 PROFILES = {p.name: p for p in (SELF_MANAGED, AZURE_FLEXIBLE, AZURE_SINGLE, AWS_RDS, GCP_CLOUDSQL, GCP_ALLOYDB)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import shutil
 import sys
 import typing as t
 from pathlib import Path
@@ -179,11 +180,19 @@ class Manager:
         return self._known(key)
 
     def forget(self, key: str) -> None:
-        """Take an ended migration from the list; an active one is canceled first (R119)."""
+        """Remove the record and the folder of a migration, its secrets among them (R119). One that is active, or has failed and may have
+        something on the source, is canceled first; of one that has ended nothing else is touched."""
         status = self._known(key)
-        if State(status["state"]) in ACTIVE:
+        paths = self._paths(key)
+        state = State(status["state"])
+        if state in ACTIVE or (state is State.FAILED and paths.spec.exists()):
             self.cancel(key)
+        launcher.stop(paths, self._supervisor)
         self._catalogue.delete(key)
+        shutil.rmtree(paths.folder, ignore_errors=True)
+        folder = (status["monitor"] or {}).get("prometheus_dir")
+        if folder:
+            files.prometheus_file(Path(folder), key).unlink(missing_ok=True)
 
     # -- helpers
 

@@ -13,6 +13,7 @@ import dataclasses
 import signal
 import typing as t
 
+from ..aftercare.look import look_after
 from ..cutover.machine import Cutover
 from ..cutover.watchdog import FenceJournal
 from ..errors import CutoverAborted, MigrationError, VerificationFailed
@@ -267,6 +268,7 @@ class Supervisor:
             await database.ask("finish")
             database.finished()
         self._refuse_differences()
+        self._catalogue.remember(self._paths.key, after=await asyncio.to_thread(look_after, self._spec))
         self._move(State.SUCCEEDED, Substate.COMPLETED)
 
     def _refuse_differences(self) -> None:

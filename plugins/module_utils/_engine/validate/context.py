@@ -100,7 +100,7 @@ class Context:
     def settings(self, side: str) -> dict[str, Setting]:
         """All of ``pg_settings`` as a new session of the migration user has them in the database being checked."""
         conn = self.source if side == "source" else self.target
-        return self.once("settings", side, make=lambda: _settings(conn))
+        return self.once("settings", side, make=lambda: read_settings(conn))
 
     def setting(self, side: str, name: str, default: str = "") -> str:
         """One value of :meth:`settings`."""
@@ -149,7 +149,8 @@ def one(conn: psycopg.Connection[t.Any], query: str, params: t.Sequence[t.Any] |
     return row[0] if row else None
 
 
-def _settings(conn: psycopg.Connection[t.Any]) -> dict[str, Setting]:
+def read_settings(conn: psycopg.Connection[t.Any]) -> dict[str, Setting]:
+    """All of ``pg_settings`` as a new session has them; ``source`` is ``default`` where nobody has changed a value, else ``changed``."""
     rows = conn.execute(
         "SELECT name, coalesce(reset_val, ''), coalesce(unit, ''), context, CASE WHEN reset_val IS DISTINCT FROM boot_val THEN 'changed'"
         " ELSE 'default' END, coalesce(sourcefile, ''), coalesce(sourceline, 0), pending_restart FROM pg_settings"
