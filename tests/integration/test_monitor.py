@@ -65,6 +65,15 @@ def metric(text: str, name: str, **labels: str) -> float | None:
     return None
 
 
+def check_figures(figures: dict[str, t.Any]) -> None:
+    """R86: everything that a database is to tell."""
+    counters = {"tables_queued": 0, "tables_loading": 0, "tables_complete": 2, "tables_errored": 0}
+    counters.update(inserts=100, updates=0, deletes=0)
+    assert {key: figures[key] for key in counters} == counters
+    assert figures["state"] == "Succeeded" and figures["incoming"] >= 100 <= figures["applied"]
+    assert figures["latency_seconds"] is not None and figures["started"] < figures["ended"] and "message" in figures
+
+
 def test_page_and_metrics_from_beginning_to_end(host, source, target, owner, shop, spec_factory, tmp_path) -> None:
     """The page reloads while the migration runs, and is the whole report afterwards; the metrics follow; the samples are kept."""
     folder = tmp_path / "collector"
@@ -82,6 +91,7 @@ def test_page_and_metrics_from_beginning_to_end(host, source, target, owner, sho
     assert metric(seen, "pg_migration_state", state="WaitingForUserAction", migration="watched") == 1
     assert metric(seen, "pg_migration_copy_done_rows", database=shop) == 3000
 
+    assert host.manager.status(spec.key)["after"] is None  # nothing is recommended before the proof
     status = host.cut_over(spec.key)
     final = await_text(page, lambda text: REFRESH not in text)
     for words in ("Succeeded", "Proof", "Cutover", "CONNECT revoked", "Write pause", "certificate.json", "3,100"):
@@ -91,6 +101,8 @@ def test_page_and_metrics_from_beginning_to_end(host, source, target, owner, sho
     assert metric(over, "pg_migration_verified_equal", database=shop) == 1
     substates = {sample.substate for sample in History(page.with_name("history.json")).samples}
     assert {"WaitingForCutoverTrigger", "Completed"} <= substates
+    check_figures(status["progress"][shop])
+    assert status["after"]["connections"][shop]["uri"].endswith(f"/{shop}?sslmode=disable")
     for password in PASSWORDS.values():
         assert password not in live + final + over
     assert not [event for event in status["events"] if "page" in event["text"]]
@@ -115,3 +127,17 @@ def test_a_folder_that_cannot_be_written_is_told_and_ends_nothing(host, shop, sp
     status = host.manager.status(spec.key)
     warnings = [event["text"] for event in status["events"] if event["level"] == "warning" and "missing" in event["text"]]
     assert len(warnings) == 1 and Path(status["files"]["page"]).exists()
+
+
+def test_forgetting_an_active_migration_cancels_it_first(host, source, target, shop, spec_factory, tmp_path) -> None:
+    """R119, R107: nothing of ours is left on the source; record, folder with its secrets, and metrics are gone; the target is kept."""
+    spec = spec_factory("unwanted", [shop], changes={"plugin": "pgoutput"}, monitor={"prometheus_dir": str(tmp_path)})
+    folder = Path(host.manager.start(spec)["files"]["page"]).parent
+    host.until_waiting(spec.key)
+    assert (tmp_path / f"pg_migration_{spec.key}.prom").exists() and (folder / "secrets.json").exists()
+    host.manager.forget(spec.key)
+    assert host.manager.list() == [] and not folder.exists() and not list(tmp_path.glob("*.prom"))
+    with source.connect() as conn:
+        assert conn.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm%'").fetchone() == (0,)
+    with target.connect(shop) as conn:
+        assert conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (2,)
