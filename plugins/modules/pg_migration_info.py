@@ -14,7 +14,7 @@ author:
 description:
   - Lists the migrations that a migration runtime host knows, newest first, and shows the details of one.
   - It only reads files on the runtime host, and works whether or not a service runs.
-  - The service writes the page of O(output=html) to RV(details.files.page) on the runtime host as well, and again every few seconds
+  - The service writes the page of O(output=html) on the runtime host as well, where RV(details.files) says, and again every few seconds
     while the migration runs. Such a page reloads itself; the one that is returned does not.
 options:
   name:
