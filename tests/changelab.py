@@ -139,6 +139,15 @@ class StreamLab:
         process.send_signal(signal.SIGKILL)
         process.communicate()
 
+    def check_processes(self) -> None:
+        """All processes must be alive.
+
+        :raises RuntimeError: otherwise, with what the process said.
+        """
+        for role, process in self.processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{role} ended: {(process.stderr.read() if process.stderr else b'').decode()[-2000:]}")
+
     def mark(self) -> tuple[str, int]:
         """Write a marker on the source; its token and LSN."""
         token = os.urandom(6).hex()
@@ -167,9 +176,7 @@ class StreamLab:
                 row = conn.execute("SELECT (min(end_lsn) - '0/0'::pg_lsn)::bigint FROM pgm_migration.progress").fetchone()
                 if row is not None and row[0] is not None and row[0] > lsn:
                     return
-                for role, process in self.processes.items():
-                    if process.poll() is not None:
-                        raise RuntimeError(f"{role} ended: {(process.stderr.read() if process.stderr else b'').decode()[-2000:]}")
+                self.check_processes()
                 if time.monotonic() > deadline:
                     raise TimeoutError("not drained")
                 time.sleep(0.05)

@@ -114,9 +114,17 @@ options:
         default: fail
       spool_max_bytes:
         description:
-          - Most bytes of changes to hold on the runtime host's disk for one database.
+          - Most bytes of changes to hold on the runtime host's disk for one database. Beyond it the stream pauses until the target has
+            caught up.
+          - A single transaction of the source that is larger may exceed it; the progress says so.
         type: int
         default: 68719476736
+      spool_compression:
+        description:
+          - Whether changes are compressed on the runtime host's disk. V(auto) does it once more than 256 MiB wait there.
+        type: str
+        choices: [auto, always, never]
+        default: auto
       segment_bytes:
         description:
           - Size in bytes of one file of the spool.

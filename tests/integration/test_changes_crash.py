@@ -211,6 +211,7 @@ def test_connections_cut(prepared: t.Callable[..., t.Any], source: lab.Server, t
         time.sleep(0.2)
     load = written(source, stream) - rows
     near.cutting = far.cutting = False
+    stream.check_processes()
     assert near.cuts >= CUTS, "the source's connections were not cut often enough"
     assert far.cuts >= CUTS, "the target's connections were not cut often enough"
     assert load > 100, "there was no load to speak of"

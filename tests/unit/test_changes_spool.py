@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes import spool as sp
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes import spool_writer
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.spool_writer import SpoolWriter
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
 from frames import data
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 Record = tuple[int, int, bytes]
@@ -19,7 +21,7 @@ Record = tuple[int, int, bytes]
 
 def block(number: int, payload: bytes = b"x", *, compress: bool = False) -> bytes:
     """A block of one commit that ends at ``number``."""
-    return sp.encode_block([data(number, payload)], 1, number, number, number, compress=compress)
+    return sp.encode_block(data(number, payload), 1, number, compress=compress)
 
 
 def read_all(reader: sp.SpoolReader) -> list[Record]:
@@ -29,30 +31,32 @@ def read_all(reader: sp.SpoolReader) -> list[Record]:
     return found
 
 
+@settings(deadline=None)  # an fsync takes what it takes
 @given(st.lists(st.lists(st.binary(max_size=300), min_size=1, max_size=5), max_size=8), st.booleans())
 def test_round_trip(blocks: list[list[bytes]], compress: bool) -> None:
     """Records come back in order, from several segments."""
     with tempfile.TemporaryDirectory() as name:
-        writer = sp.SpoolWriter(Path(name), 400, 7)
+        writer = SpoolWriter(Path(name), 400, 7)
         wanted = []
         for number, payloads in enumerate(blocks, 10):
             frames = [data(number, p) for p in payloads]
-            writer.append(sp.encode_block(frames, len(payloads), number, number, number, compress=compress), number)
+            writer.append(sp.encode_block(b"".join(frames), len(payloads), number, compress=compress), number)
             wanted += [(sp.MESSAGE, number, p) for p in payloads]
             if writer.full:
                 writer.begin_segment()
         writer.close()
         assert read_all(sp.SpoolReader(Path(name), 7)) == wanted
-        again = sp.SpoolWriter(Path(name), 400, 3)
+        again = SpoolWriter(Path(name), 400, 3)
         assert again.durable == (9 + len(blocks) if blocks else 3)
 
 
+@settings(deadline=None)  # an fsync takes what it takes
 @given(st.integers(1, 6), st.integers(0, 2**31), st.booleans())
 def test_torn_tail_is_cut(count: int, cut: int, garbage: bool) -> None:
     """Wherever the last segment ends or whatever its tail holds: the whole blocks before stay, and writing goes on after them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        writer = sp.SpoolWriter(folder, 1 << 20, 1)
+        writer = SpoolWriter(folder, 1 << 20, 1)
         sizes = []
         for number in range(10, 10 + count):
             writer.append(block(number, b"y" * number), number)
@@ -63,7 +67,7 @@ def test_torn_tail_is_cut(count: int, cut: int, garbage: bool) -> None:
         keep = cut % len(data)
         path.write_bytes(data[:keep] + (b"\x00garbage" * 9 if garbage else b""))
         whole = sum(1 for size in sizes if size <= keep)
-        again = sp.SpoolWriter(folder, 1 << 20, 1)
+        again = SpoolWriter(folder, 1 << 20, 1)
         assert again.durable == (9 + whole if whole else 1)
         again.append(block(99), 99)
         again.close()
@@ -74,7 +78,7 @@ def test_reader_waits_for_the_writer_and_follows_it(tmp_path: Path) -> None:
     """A reader sees a block when it is whole, and the next segment when the present one is ended."""
     reader = sp.SpoolReader(tmp_path, 1)
     assert reader.next_block() is None
-    writer = sp.SpoolWriter(tmp_path, 100, 1)
+    writer = SpoolWriter(tmp_path, 100, 1)
     data = block(10)
     writer.append(data[:20], 10)
     assert reader.next_block() is None
@@ -83,7 +87,7 @@ def test_reader_waits_for_the_writer_and_follows_it(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + data[20:])
     found = reader.next_block()
     assert found is not None and found[1]
-    writer = sp.SpoolWriter(tmp_path, 100, 1)
+    writer = SpoolWriter(tmp_path, 100, 1)
     writer.append(block(20), 20)
     following = reader.next_block()
     assert following is not None and following[1] and following[0].safe == 20
@@ -92,7 +96,7 @@ def test_reader_waits_for_the_writer_and_follows_it(tmp_path: Path) -> None:
 
 def test_segments_go_only_when_applied(tmp_path: Path) -> None:
     """Law 4: a segment goes when the next begins at or before the applied position; the present one never."""
-    writer = sp.SpoolWriter(tmp_path, 100, 1)
+    writer = SpoolWriter(tmp_path, 100, 1)
     for number in (10, 20, 30):
         writer.append(block(number, b"z" * 90), number)
         writer.begin_segment()
@@ -109,7 +113,7 @@ def test_segments_go_only_when_applied(tmp_path: Path) -> None:
 
 def test_reader_begins_at_the_segment_of_its_position(tmp_path: Path) -> None:
     """Older segments are not read again."""
-    writer = sp.SpoolWriter(tmp_path, 100, 1)
+    writer = SpoolWriter(tmp_path, 100, 1)
     for number in (10, 20, 30):
         writer.append(block(number), number)
         writer.begin_segment()
@@ -120,7 +124,7 @@ def test_reader_begins_at_the_segment_of_its_position(tmp_path: Path) -> None:
 
 def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
     """A damaged block that is not the tail is never skipped."""
-    writer = sp.SpoolWriter(tmp_path, 100, 1)
+    writer = SpoolWriter(tmp_path, 100, 1)
     writer.append(block(10, b"a" * 50), 10)
     writer.begin_segment()
     writer.append(block(20), 20)
@@ -136,9 +140,9 @@ def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
 
 def test_full_disk_leaves_the_spool_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that fails half-way is undone."""
-    writer = sp.SpoolWriter(tmp_path, 1 << 20, 1)
+    writer = SpoolWriter(tmp_path, 1 << 20, 1)
     writer.append(block(10), 10)
-    real, calls = sp.os.pwrite, []
+    real, calls = spool_writer.os.pwrite, []
 
     def pwrite(handle: int, data: bytes, offset: int) -> int:
         calls.append(offset)
@@ -146,7 +150,7 @@ def test_full_disk_leaves_the_spool_as_it_was(tmp_path: Path, monkeypatch: pytes
             raise OSError(28, "No space left on device")
         return real(handle, bytes(data[:5]), offset)
 
-    monkeypatch.setattr(sp.os, "pwrite", pwrite)
+    monkeypatch.setattr(spool_writer.os, "pwrite", pwrite)
     with pytest.raises(OSError):
         writer.append(block(20), 20)
     monkeypatch.undo()

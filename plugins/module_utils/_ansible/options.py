@@ -8,6 +8,7 @@ import typing as t
 
 from .._engine.spec import (
     ACKNOWLEDGE,
+    COMPRESSION,
     FENCES,
     IDENTITY_POLICIES,
     MODES,
@@ -88,6 +89,7 @@ def section_options() -> ArgumentSpec:
                 acknowledge={"type": "str", "choices": list(ACKNOWLEDGE), "default": ChangeOptions.acknowledge},
                 replica_identity={"type": "str", "choices": list(IDENTITY_POLICIES), "default": ChangeOptions.replica_identity},
                 spool_max_bytes={"type": "int", "default": ChangeOptions.spool_max_bytes},
+                spool_compression={"type": "str", "choices": list(COMPRESSION), "default": ChangeOptions.spool_compression},
                 segment_bytes={"type": "int", "default": ChangeOptions.segment_bytes},
                 batch_rows={"type": "int", "default": ChangeOptions.batch_rows},
                 batch_bytes={"type": "int", "default": ChangeOptions.batch_bytes},

@@ -38,6 +38,7 @@ IDENTITY_POLICIES = ("fail", "set_full", "exclude")
 FENCES = ("revoke_connect", "none")
 SUPERUSER_POLICIES = ("remove", "demote")
 ACKNOWLEDGE = ("spooled", "applied")
+COMPRESSION = ("auto", "always", "never")
 ON_DDL = ("fail", "pause", "ignore")
 
 MAX_DATABASES = 8
@@ -96,6 +97,7 @@ class ChangeOptions:
     acknowledge: str = "spooled"
     replica_identity: str = "fail"
     spool_max_bytes: int = 64 << 30
+    spool_compression: str = "auto"  # auto: once the target is far behind
     segment_bytes: int = 64 << 20
     batch_rows: int = 50_000
     batch_bytes: int = 32 << 20
@@ -208,6 +210,7 @@ class MigrationSpec:
         )
         _choice("changes.plugin", spec.changes.plugin, PLUGINS)
         _choice("changes.acknowledge", spec.changes.acknowledge, ACKNOWLEDGE)
+        _choice("changes.spool_compression", spec.changes.spool_compression, COMPRESSION)
         _choice("changes.on_ddl", spec.changes.on_ddl, ON_DDL)
         _choice("changes.replica_identity", spec.changes.replica_identity, IDENTITY_POLICIES)
         _choice("cutover.fence", spec.cutover.fence, FENCES)

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The receiver: one walsender's messages into the spool of one database, acknowledged when they are durable (law 4).
 
-It knows of the messages only where a transaction begins and ends, and repeats pgoutput's descriptions of relations at the start of each
-segment. What it confirms to the source is the *safe* position of :mod:`.spool`, after an fsync, and with ``acknowledge: applied`` never
-more than what the target has. It comes back by itself after restarts and broken connections; only what waiting cannot cure ends it.
+One thread reads the network and answers the source, the other (:mod:`.spooler`) writes the disk. What is confirmed to the source is the
+*safe* position of :mod:`.spool`, after an fsync, and with ``acknowledge: applied`` never more than what the target has. The receiver comes
+back by itself after restarts and broken connections; only what waiting cannot cure ends it.
 """
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 import typing as t
@@ -18,26 +17,33 @@ from pathlib import Path
 from ..errors import ConnectionFailed, MigrationError, PermissionMissing, StreamError
 from ..postgres.drivers import psycopg
 from ..postgres.lsn import format_lsn, parse_lsn
-from ..postgres.replication import Data, ReplicationConnection, ServerRefused
+from ..postgres.replication import ServerRefused
 from ..postgres.session import connect
+from ..postgres.walstream import WalStream
 from ..source.plugin import PluginChoice
 from ..source.publication import streamed_tables
 from ..source.slot import plugin_hint
 from ..spec import MigrationSpec
-from . import spool as sp
+from .intake import Chunk, Scanner
+from .spooler import Spooler
 from .wal2json import table_filter
 
 BLOCK_BYTES = 256 << 10
-SYNC_INTERVAL = 0.05
-"""Seconds between fsyncs while messages keep coming; when nothing is readable it is done at once."""
+BLOCK_INTERVAL = 0.01
+"""Seconds between blocks while messages keep coming and a block is smaller than :data:`BLOCK_BYTES`; a lone one goes at once."""
 
+GATHER = 0.002
+"""Seconds between two looks at the socket while little comes: each look wakes us, and costs the server too."""
+
+GATHER_BYTES = 64 << 10
 KEEPALIVE_INTERVAL = 1.0
 FEEDBACK_INTERVAL = 5.0
 REPORT_INTERVAL = 0.5
-TIDY_INTERVAL = 2.0
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-BEGIN, COMMIT = 0x42, 0x43  # 'B', 'C' in both plugins
-DESCRIPTIONS = (0x52, 0x59)  # 'R', 'Y': pgoutput's relations and types
+
+
+WAL2JSON_KIND_AT = 11
+"""Of ``{"action":"B"...``; in pgoutput's messages it is the first byte."""
 
 
 class Receiver:
@@ -61,29 +67,27 @@ class Receiver:
         self._folder, self._report, self._stop = spool, report, stop
         self._applied = 0
         self._is_pgoutput = choice.plugin == "pgoutput"
-        self._kind_at = 0 if self._is_pgoutput else 11  # of {"action":"B"...
-        self._known: dict[bytes, bytes] = {}
-        self._described = False
         self._incoming = 0
-        self._open = False
-        self._next_report = 0.0
-        self._next_feedback = 0.0
-        self._next_keepalive = 0.0
-        self._next_tidy = 0.0
+        self._next_report = self._next_feedback = self._next_keepalive = 0.0
+        self._feedback_interval = FEEDBACK_INTERVAL
         self._failures = 0
         self._label = spec.source.label(database)
+        self._stream: WalStream | None = None
+        self._spooler: Spooler | None = None
+        self._told = ("", "")
 
     def set_applied(self, lsn: int) -> None:
         """What the target has for good: segments before it may go, and ``acknowledge: applied`` confirms it. Any thread may call."""
         self._applied = max(self._applied, lsn)
+        if self._spooler:
+            self._spooler.set_applied(lsn)
 
     def run(self) -> None:
         """Receive until ``stop``.
 
         :raises StreamError: PGM4001 the slot is gone, PGM4002 its WAL was removed, PGM4003 the plugin is refused, PGM4004 the spool does
-        not join the slot.
+        not join the slot, PGM4005 the plugin refuses its options, PGM4012 the disk fails.
         """
-        self._spool: sp.SpoolWriter | None = None
         try:
             while not self._stop.is_set():
                 try:
@@ -92,8 +96,8 @@ class Receiver:
                 except (ServerRefused, ConnectionFailed, psycopg.OperationalError) as exc:
                     self._after_failure(exc)
         finally:
-            if self._spool:
-                self._spool.close()
+            if self._spooler:
+                self._spooler.close()
 
     def _after_failure(self, exc: BaseException) -> None:
         """Wait for a while, or give up where waiting does not help."""
@@ -128,11 +132,48 @@ class Receiver:
 
     def _session(self) -> None:
         """One connection, until ``stop`` or an error."""
+        confirmed, options = self._look()
+        if self._spooler is None:
+            self._spooler = Spooler(self._folder, self._spec.changes, confirmed, self._wake)
+            self._spooler.set_applied(self._applied)
+            self._spooler.start()
+        spooler = self._spooler
+        spooler.begin(self._stop)
+        self._check(spooler)
+        if confirmed > spooler.durable:
+            raise StreamError(
+                f"The slot {self._slot} on {self._label} begins at {format_lsn(confirmed)}, the spool in {self._folder} ends at"
+                f" {format_lsn(spooler.durable)}: changes between them are lost.",
+                code="PGM4004",
+                hint="The spool was lost: cancel the migration and start it again.",
+            )
+        if self._stop.is_set():
+            return
+        self._stream = WalStream(self._spec.source, self._database)
+        try:
+            self._stream.start(self._slot, spooler.durable, options)
+            self._report({"receiver": "streaming", "message": ""})
+            self._receive(self._stream, spooler)
+        finally:
+            self._stream.close()
+            self._stream = None
+
+    def _look(self) -> tuple[int, dict[str, str]]:
+        """The slot's confirmed position, and the plugin's options for what there is to stream.
+
+        :raises ServerRefused: if there is no such slot.
+        """
         with connect(self._spec.source, self._database, purpose="receiver") as conn:
-            row = conn.execute("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [self._slot]).fetchone()
+            row = conn.execute(
+                "SELECT confirmed_flush_lsn::text, (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout')"
+                " FROM pg_replication_slots WHERE slot_name = %s",
+                [self._slot],
+            ).fetchone()
             if row is None:
                 raise ServerRefused(f'replication slot "{self._slot}" does not exist', "42704")
             confirmed = parse_lsn(row[0]) if row[0] else 0
+            timeout = int(row[1] or 0) / 1000
+            self._feedback_interval = min(FEEDBACK_INTERVAL, timeout / 4) if timeout > 0 else FEEDBACK_INTERVAL
             options = dict(self._choice.options)
             if self._is_pgoutput:
                 options["publication_names"] = '"' + self._slot.replace('"', '""') + '"'
@@ -143,163 +184,71 @@ class Receiver:
                 ).fetchall()
                 streamed = [(table.schema, table.name) for table in streamed_tables(conn)]
                 options.update(table_filter(streamed, list(others)))
-        if self._spool is None:
-            self._spool = sp.SpoolWriter(self._folder, self._spec.changes.segment_bytes, confirmed)
-        if confirmed > self._spool.durable:
-            raise StreamError(
-                f"The slot {self._slot} on {self._label} begins at {format_lsn(confirmed)}, the spool in {self._folder} ends at"
-                f" {format_lsn(self._spool.durable)}: changes between them are lost.",
-                code="PGM4004",
-                hint="The spool was lost: cancel the migration and start it again.",
-            )
-        connection = ReplicationConnection(self._spec.source, self._database, "receiver")
-        try:
-            self._spool.begin_segment()
-            self._known.clear()
-            self._described = False
-            connection.start(self._slot, self._spool.durable, options)
-            self._report({"receiver": "streaming", "message": ""})
-            self._receive(connection, self._spool)
-        finally:
-            connection.close()
+        return confirmed, options
 
-    def _receive(self, connection: ReplicationConnection, spool: sp.SpoolWriter) -> None:
-        """Messages into blocks, blocks into the spool, until ``stop``."""
-        read, kind_at = connection.read, sp.DATA_HEADER + self._kind_at
-        parts: list[bytes] = []
-        size = count = first = last = 0
-        safe = spool.written_safe
-        synced = time.monotonic()
-        is_open = pressing = False  # pressing: the next commit ends its block, because the segment shall end there
+    def _wake(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            stream.wake()
+
+    def _check(self, spooler: Spooler) -> None:
+        """Has the writing thread ended?"""
+        if spooler.error is not None:
+            raise spooler.error
+
+    def _receive(self, stream: WalStream, spooler: Spooler) -> None:
+        """From the network to the writing thread, until ``stop``."""
+        scanner = Scanner(0 if self._is_pgoutput else WAL2JSON_KIND_AT, describes=self._is_pgoutput)
+        confirmed = spooler.durable
+        handed = 0.0
+        came = stream.filled
         while not self._stop.is_set():
-            message = read()
-            if isinstance(message, Data):
-                lsn, frame = message
-                parts.append(frame)
-                size += len(frame)
-                count += 1
-                first = first or lsn
-                last = lsn or last
-                kind = frame[kind_at]
-                if kind == COMMIT:
-                    safe, is_open = lsn, False
-                elif kind == BEGIN:
-                    is_open = True
-                elif self._is_pgoutput and kind in DESCRIPTIONS:
-                    self._known[frame[sp.DATA_HEADER : sp.DATA_HEADER + 5]] = frame
-                if size < BLOCK_BYTES and (is_open or not pressing):
-                    continue
-            elif message is not None:
-                if not is_open and message.wal_end > safe and (message.reply or time.monotonic() >= self._next_keepalive):
-                    self._next_keepalive = time.monotonic() + KEEPALIVE_INTERVAL
-                    safe = last = message.wal_end
-                    first = first or safe
-                    parts.append(message.frame)
-                    count += 1
-                if message.reply:
-                    self._next_feedback = 0.0
-                continue
-            if count:
-                self._incoming += count
-                self._write(connection, spool, sp.encode_block(parts, count, first, last, safe, open_=is_open), safe)
-                parts, size, count, first = [], 0, 0, 0
-                self._failures = 0
             now = time.monotonic()
-            if now >= self._next_tidy:
-                self._next_tidy = now + TIDY_INTERVAL
-                spool.remove_before(self._applied)
-            if spool.dirty and (message is None or now - synced > SYNC_INTERVAL):
-                spool.sync()
-                synced = now
-                self._feedback(connection, spool)
-            pressing = spool.full or spool.size > self._spec.changes.spool_max_bytes
-            if pressing and not is_open:
-                self._make_room(connection, spool)
-                pressing = False
-            if message is None:
-                self._idle(connection, spool, now)
+            if came and (stream.ended or stream.filled >= BLOCK_BYTES or spooler.idle and now - handed >= BLOCK_INTERVAL):
+                chunk = scanner.scan(stream.buffer, stream.filled)
+                stream.consume(len(chunk.body))
+                self._hand_over(chunk, spooler, now)
+                handed, came = now, stream.filled if chunk.foreign and stream.skip() else 0
+            self._check(spooler)
+            told = (spooler.paused, spooler.notice)
+            if spooler.durable != confirmed or now >= self._next_feedback or now >= self._next_keepalive or told != self._told:
+                confirmed = spooler.durable
+                self._feedback(stream, spooler, now)
+            if not spooler.wait_room(min(0.2, self._feedback_interval / 2)):
+                continue
+            before = stream.filled
+            if not stream.receive(BLOCK_INTERVAL if came else 0.2):
+                continue
+            came += stream.filled - before
+            if stream.filled - before < GATHER_BYTES:
+                time.sleep(GATHER)
 
-    def _idle(self, connection: ReplicationConnection, spool: sp.SpoolWriter, now: float) -> None:
-        """Nothing is readable: say where we are if it is time, wait for more."""
-        ask = now >= self._next_keepalive
-        if ask or now >= self._next_feedback:
-            self._next_keepalive = now + KEEPALIVE_INTERVAL if ask else self._next_keepalive
-            self._feedback(connection, spool, reply=ask)
-        connection.wait(0.2)
+    def _hand_over(self, chunk: Chunk, spooler: Spooler, now: float) -> None:
+        """To the writing thread, unless it says nothing new."""
+        if chunk.reply:
+            self._next_feedback = 0.0
+        if chunk.messages:
+            self._incoming += chunk.messages
+            self._failures = 0
+        elif chunk.safe <= spooler.written or not chunk.reply and now < self._next_keepalive:
+            return
+        spooler.put(chunk)
 
-    def _feedback(self, connection: ReplicationConnection, spool: sp.SpoolWriter, *, reply: bool = False) -> None:
-        flushed = spool.durable
+    def _feedback(self, stream: WalStream, spooler: Spooler, now: float) -> None:
+        """Say where we are; ask for the server's position now and then."""
+        flushed = spooler.durable
         if self._spec.changes.acknowledge == "applied":
             flushed = min(flushed, self._applied)
-        connection.feedback(spool.written_safe, flushed, min(self._applied, flushed), reply=reply)
-        self._next_feedback = time.monotonic() + FEEDBACK_INTERVAL
-        self._tell(spool)
-
-    def _tell(self, spool: sp.SpoolWriter, **more: t.Any) -> None:
-        now = time.monotonic()
-        if now >= self._next_report or more:
+        ask = now >= self._next_keepalive
+        if ask:
+            self._next_keepalive = now + KEEPALIVE_INTERVAL
+        stream.feedback(spooler.written, flushed, min(self._applied, flushed), reply=ask)
+        self._next_feedback = now + self._feedback_interval
+        told = (spooler.paused, spooler.notice)
+        if now >= self._next_report or told != self._told:
             self._next_report = now + REPORT_INTERVAL
-            self._report({"incoming": self._incoming, "received_lsn": spool.durable, "spool_bytes": spool.size, **more})
-
-    def _describe(self, spool: sp.SpoolWriter) -> None:
-        """At the start of a segment: all descriptions that are known, so that reading can begin there.
-
-        :raises OSError: if the disk is full.
-        """
-        spool.open_segment()
-        if self._known:
-            frames = list(self._known.values())
-            safe = spool.written_safe
-            spool.append(sp.encode_block(frames, len(frames), safe, safe, safe), safe)
-        self._described = True
-
-    def _make_room(self, connection: ReplicationConnection, spool: sp.SpoolWriter) -> None:
-        """Begin a new segment; above ``spool_max_bytes`` read no more until the target has caught up, but keep the walsender alive.
-
-        A single transaction may exceed the limit, because only whole ones can be removed.
-        """
-        limit = self._spec.changes.spool_max_bytes
-        spool.begin_segment()
-        self._described = False
-        if spool.size <= limit:
-            return
-        self._patiently(connection, spool, lambda: self._describe(spool))
-        while True:
-            spool.remove_before(self._applied)
-            if spool.size <= limit:
-                break
-            self._tell(spool, paused=f"the spool holds {spool.size} bytes; its limit is {limit}")
-            if time.monotonic() >= self._next_feedback:
-                self._feedback(connection, spool)
-            if self._stop.wait(0.2):
-                return
-        self._tell(spool, paused="")
-
-    def _write(self, connection: ReplicationConnection, spool: sp.SpoolWriter, block: bytes, safe: int) -> None:
-        """Write ``block``, at the start of a segment after the descriptions."""
-        if not self._described:
-            self._patiently(connection, spool, lambda: self._describe(spool))
-        self._patiently(connection, spool, lambda: spool.append(block, safe))
-
-    def _patiently(self, connection: ReplicationConnection, spool: sp.SpoolWriter, write: t.Callable[[], None]) -> None:
-        """Write; a full disk pauses the stream and is said, until there is room.
-
-        :raises StreamError: PGM4012 if the disk fails otherwise.
-        """
-        paused = False
-        while True:
-            try:
-                write()
-                break
-            except OSError as exc:
-                if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    hint = "Check the runtime host's disk."
-                    raise StreamError(f"The spool in {self._folder} cannot be written: {exc}", code="PGM4012", hint=hint) from exc
-                paused = True
-                self._tell(spool, paused=f"no room on the disk of {self._folder}")
-                spool.remove_before(self._applied)
-                self._feedback(connection, spool)
-                if self._stop.wait(1.0):
-                    raise ServerRefused("stopped while the disk was full") from exc
-        if paused:
-            self._tell(spool, paused="")
+            facts: dict[str, t.Any] = {"incoming": self._incoming, "received_lsn": spooler.durable, "spool_bytes": spooler.size}
+            if told != self._told:
+                facts.update({"paused": told[0], "message": told[1]})
+                self._told = told
+            self._report(facts)

@@ -9,11 +9,12 @@ but not the ``d``, and what is either
 - ``w`` (XLogData), int64 LSN, int64 end of WAL, int64 clock, and the output plugin's message, :data:`DATA_HEADER` bytes into the frame; or
 - ``k`` (keepalive), int64 end of WAL, int64 clock, byte "reply at once": :data:`KEEPALIVE_SIZE` bytes in all.
 
-Every segment begins outside of a transaction: what a reader holds of an unfinished one is forgotten at a
-segment's start (the receiver begins a new segment whenever it connects). *Safe* is the position up to which everything is in the spool:
-the end of the last commit, or a keepalive's position outside of a transaction. The source is asked to resume there.
+Every segment begins outside of a transaction: what a reader holds of an unfinished one is forgotten at a segment's start (the receiver
+begins a new segment whenever it connects). *Safe* is the position up to which everything is in the spool: the end of the last commit, or a
+keepalive's position outside of a transaction. The source is asked to resume there.
 
-One process writes, one reads; the reader may be ahead of the ``fsync``, because it skips what its target has already (law 3).
+One process writes (:mod:`.spool_writer`), one reads; the reader may be ahead of the ``fsync``, because it skips what its target has
+already (law 3).
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from ..errors import StreamError
 from ..postgres.lsn import format_lsn
 
 SEGMENT_MAGIC = b"PGMSPL01"
-_SEGMENT = struct.Struct(">8sQI12x")
+SEGMENT = struct.Struct(">8sQI12x")
 """magic, position that the stream begins at, CRC-32 of these two."""
 
-_BLOCK = struct.Struct(">4sHHIIIQQQI")
-"""magic, flags, reserved, frames, length, stored length, first LSN, last LSN, safe LSN, CRC-32 of all before and of the stored bytes."""
+_BLOCK = struct.Struct(">4sHHIIIQI")
+"""magic, flags, reserved, frames, length, stored length, safe LSN, CRC-32 of all before and of the stored bytes."""
 
 BLOCK_MAGIC = b"PGMB"
 FRAME = struct.Struct(">BIBQ16x")
@@ -71,29 +72,32 @@ def segments(folder: Path) -> list[Segment]:
         if path.stem.isdigit():
             try:
                 with path.open("rb") as file:
-                    head = file.read(_SEGMENT.size)
+                    head = file.read(SEGMENT.size)
                 size = path.stat().st_size
             except FileNotFoundError:
                 continue  # removed while we looked
-            if head == _segment_head(int.from_bytes(head[8:16], "big")):
-                found.append(Segment(int(path.stem), path, _SEGMENT.unpack(head)[1], size))
+            if head == segment_head(int.from_bytes(head[8:16], "big")):
+                found.append(Segment(int(path.stem), path, SEGMENT.unpack(head)[1], size))
     return found
 
 
-def _segment_head(start: int) -> bytes:
-    return _SEGMENT.pack(SEGMENT_MAGIC, start, zlib.crc32(SEGMENT_MAGIC + start.to_bytes(8, "big")))
+def segment_path(folder: Path, number: int) -> Path:
+    """The file of a segment; the numbers have no gaps."""
+    return folder / f"{number:08d}.seg"
 
 
-def encode_block(
-    frames: t.Sequence[bytes], count: int, first: int, last: int, safe: int, *, open_: bool = False, compress: bool = False
-) -> bytes:
-    """A block of ``count`` frames, given as the pieces that they consist of."""
-    body = b"".join(frames)
+def segment_head(start: int) -> bytes:
+    """The header of a segment whose stream begins at ``start``."""
+    return SEGMENT.pack(SEGMENT_MAGIC, start, zlib.crc32(SEGMENT_MAGIC + start.to_bytes(8, "big")))
+
+
+def encode_block(body: bytes | memoryview, count: int, safe: int, *, open_: bool = False, compress: bool = False) -> bytes:
+    """A block of the ``count`` frames in ``body``, after which ``safe`` is the safe position."""
     flags = OPEN if open_ else 0
-    stored = body
+    stored = bytes(body)
     if compress:
-        stored, flags = zlib.compress(body, 1), flags | COMPRESSED
-    head = _BLOCK.pack(BLOCK_MAGIC, flags, 0, count, len(body), len(stored), first, last, safe, 0)[:-4]
+        stored, flags = zlib.compress(stored, 1), flags | COMPRESSED
+    head = _BLOCK.pack(BLOCK_MAGIC, flags, 0, count, len(body), len(stored), safe, 0)[:-4]
     return head + zlib.crc32(stored, zlib.crc32(head)).to_bytes(4, "big") + stored
 
 
@@ -102,8 +106,6 @@ class Block:
     """A block as read: see :data:`_BLOCK`; ``body`` holds the frames, ``size`` is that of the block in the file."""
 
     count: int
-    first: int
-    last: int
     safe: int
     open: bool
     body: bytes
@@ -137,7 +139,7 @@ def read_block(file: t.BinaryIO, position: int) -> Block:
     head = os.pread(file.fileno(), _BLOCK.size, position)
     if len(head) < _BLOCK.size:
         raise Torn("short")
-    magic, flags, dummy, count, length, stored_length, first, last, safe, crc = _BLOCK.unpack(head)
+    magic, flags, dummy, count, length, stored_length, safe, crc = _BLOCK.unpack(head)
     if magic != BLOCK_MAGIC:
         raise Torn("magic")
     stored = os.pread(file.fileno(), stored_length, position + _BLOCK.size)
@@ -148,143 +150,7 @@ def read_block(file: t.BinaryIO, position: int) -> Block:
     body = zlib.decompress(stored) if flags & COMPRESSED else stored
     if len(body) != length:
         raise Torn("length")
-    return Block(count, first, last, safe, bool(flags & OPEN), body, _BLOCK.size + stored_length)
-
-
-class SpoolWriter:
-    """The receiver's end of the spool. Nothing is safe before :meth:`sync`.
-
-    :param start: where the stream begins if the spool is empty: the slot's consistent point (an LSN).
-    """
-
-    def __init__(self, folder: Path, segment_bytes: int, start: int = 0, *, compress: bool = False) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._segment_bytes = segment_bytes
-        self._compress = compress
-        self._file: t.BinaryIO | None = None
-        self._size = 0
-        self._dirty = False
-        self.number, self.written_safe = self._recover(start)
-        self.durable = self.written_safe
-        self._sealed = {s.number: s.size for s in segments(folder)}
-
-    def _recover(self, start: int) -> tuple[int, int]:
-        """Cut the torn tail of the last segment; its number and the safe position at its end."""
-        for path in sorted(self._folder.glob("*.seg"), reverse=True):
-            if path not in {s.path for s in segments(self._folder)}:
-                path.unlink()  # not even its header was written
-                continue
-            with path.open("r+b") as file:
-                safe = int(_SEGMENT.unpack(file.read(_SEGMENT.size))[1])
-                position = _SEGMENT.size
-                try:
-                    while True:
-                        block = read_block(file, position)
-                        position, safe = position + block.size, block.safe
-                except Torn:
-                    file.truncate(position)
-                    os.fsync(file.fileno())
-            return int(path.stem), safe
-        return 0, start
-
-    @property
-    def size(self) -> int:
-        """Size of all segments."""
-        return sum(self._sealed.values()) + (self._size if self._file else 0)
-
-    @property
-    def full(self) -> bool:
-        """Has the present segment reached its size?"""
-        return self._size >= self._segment_bytes
-
-    def begin_segment(self) -> None:
-        """Close the present segment; the next block begins a new one. Only outside of a transaction, or when it was broken off."""
-        if self._file:
-            self.sync()
-            self._file.close()
-            self._sealed[self.number] = self._size
-        self._file, self._size = None, 0
-
-    def open_segment(self) -> None:
-        """Begin the segment now, so that the one before can go when it is applied."""
-        if self._file is None:
-            self._create()
-
-    def append(self, block: bytes, safe: int) -> None:
-        """Write a block of :func:`encode_block`, after which ``safe`` is the safe position.
-
-        :raises OSError: if the disk is full; the spool is as before then.
-        """
-        if self._file is None:
-            self._create()
-        file = t.cast(t.BinaryIO, self._file)
-        try:
-            view = memoryview(block)
-            done = 0
-            while done < len(view):
-                done += os.pwrite(file.fileno(), view[done:], self._size + done)
-        except OSError:
-            os.ftruncate(file.fileno(), self._size)
-            raise
-        self._size += len(block)
-        self.written_safe = safe
-        self._dirty = True
-
-    def _create(self) -> None:
-        path = self._folder / f"{self.number + 1:08d}.seg"
-        file = path.open("wb", buffering=0)
-        try:
-            file.write(_segment_head(self.written_safe))
-            os.fsync(file.fileno())
-            sync_folder(self._folder)
-        except OSError:
-            file.close()
-            path.unlink(missing_ok=True)
-            raise
-        self._file, self._size = t.cast(t.BinaryIO, file), _SEGMENT.size
-        self.number += 1
-
-    def sync(self) -> int:
-        """Make everything written durable; the safe position that may be acknowledged."""
-        if self._dirty and self._file:
-            os.fdatasync(self._file.fileno())
-        self._dirty = False
-        self.durable = self.written_safe
-        return self.durable
-
-    @property
-    def dirty(self) -> bool:
-        """Is something written that is not yet durable?"""
-        return self._dirty
-
-    def remove_before(self, applied: int) -> int:
-        """Remove the segments that hold nothing after ``applied``; how many went (law 4)."""
-        gone = 0
-        found = segments(self._folder)
-        for segment, following in zip(found, found[1:], strict=False):
-            if following.start > applied or segment.number == self.number:
-                break
-            segment.path.unlink(missing_ok=True)
-            self._sealed.pop(segment.number, None)
-            gone += 1
-        return gone
-
-    def close(self) -> None:
-        """Sync and close."""
-        if self._file:
-            self.sync()
-            self._file.close()
-            self._file = None
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return Block(count, safe, bool(flags & OPEN), body, _BLOCK.size + stored_length)
 
 
 class SpoolReader:
@@ -302,8 +168,10 @@ class SpoolReader:
 
     def _open(self) -> bool:
         """Open the segment to read next; False if there is none yet."""
-        found = segments(self._folder)
-        if self._number == 0:
+        if self._number:
+            path, number = segment_path(self._folder, self._number + 1), self._number + 1
+        else:
+            found = segments(self._folder)
             wanted = found[0].start if found and self._wanted is None else self._wanted or 0
             found_before = [s for s in found if s.start <= wanted]
             if found and not found_before:
@@ -313,18 +181,17 @@ class SpoolReader:
                     code="PGM4011",
                     hint="The spool was lost or belongs to another slot: cancel the migration and start it again.",
                 )
-            following = found_before[-1:] if self._wanted is not None else found[:1]
-        else:
-            following = [s for s in found if s.number > self._number][:1]
-        if not following:
-            return False
+            if not found:
+                return False
+            first = found_before[-1] if self._wanted is not None else found[0]
+            path, number = first.path, first.number
         try:
-            file = following[0].path.open("rb")
+            file = path.open("rb")
         except FileNotFoundError:
             return False
         if self._file:
             self._file.close()
-        self._file, self._number, self._at = file, following[0].number, _SEGMENT.size
+        self._file, self._number, self._at = file, number, SEGMENT.size
         return True
 
     def next_block(self) -> tuple[Block, bool] | None:
@@ -336,13 +203,13 @@ class SpoolReader:
             return None
         while True:
             file = t.cast(t.BinaryIO, self._file)
-            first = self._at == _SEGMENT.size
+            first = self._at == SEGMENT.size
             try:
                 block = read_block(file, self._at)
             except Torn as torn:
                 number = self._number
                 end = os.fstat(file.fileno()).st_size
-                if not any(s.number > number for s in segments(self._folder)):
+                if not segment_path(self._folder, number + 1).exists():
                     return None
                 try:  # the writer may have finished this segment between the two looks
                     block = read_block(file, self._at)

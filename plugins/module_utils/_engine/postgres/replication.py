@@ -1,29 +1,24 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The streaming replication protocol (manual 55.4) over libpq: slots with exported snapshots, and COPY BOTH.
+"""Commands of the streaming replication protocol (manual 55.4) over libpq: slots with exported snapshots, and SQL of a walsender.
 
-psycopg has no reader for it; its ``pq`` layer has all that is needed. One :class:`ReplicationConnection` is one walsender. Everything is
-asynchronous after :meth:`ReplicationConnection.start`: :meth:`read` hands out what libpq has, :meth:`wait` sleeps until there is more.
+psycopg's connections refuse them; its ``pq`` layer has all that is needed. The stream itself is read by :mod:`.walstream`.
 """
 
 from __future__ import annotations
 
 import select
-import struct
 import time
 import typing as t
 
-from ..errors import MigrationError
 from ..spec import Endpoint
 from .drivers import psycopg, require
 from .identifiers import quote_ident, quote_literal
-from .lsn import format_lsn, parse_lsn
+from .lsn import parse_lsn
 from .session import connection_failure, conninfo, settings
 
 PG_EPOCH = 946_684_800
 """Unix time of 2000-01-01, where PostgreSQL's clock begins (seconds)."""
-
-_FEEDBACK = struct.Struct(">cQQQqB")
 
 
 class ServerRefused(Exception):
@@ -33,21 +28,6 @@ class ServerRefused(Exception):
         super().__init__(message)
         self.message = message
         self.sqlstate = sqlstate
-
-
-class Data(t.NamedTuple):
-    """One message of the output plugin. For a commit ``lsn`` is the transaction's end, for a change the change's own position."""
-
-    lsn: int
-    frame: bytes
-
-
-class Keepalive(t.NamedTuple):
-    """The server has sent all that ends at or before ``wal_end``; ``reply`` asks for feedback at once."""
-
-    wal_end: int
-    reply: bool
-    frame: bytes
 
 
 class CreatedSlot(t.NamedTuple):
@@ -65,7 +45,7 @@ class ReplicationConnection:
     :raises ConnectionFailed: if it cannot be opened (the reasons of R26).
     """
 
-    def __init__(self, endpoint: Endpoint, database: str, purpose: str = "receiver") -> None:
+    def __init__(self, endpoint: Endpoint, database: str, purpose: str) -> None:
         require("psycopg")
         info = conninfo(endpoint, database, purpose)
         info["replication"] = "database"
@@ -112,8 +92,6 @@ class ReplicationConnection:
             if following is None:
                 break
             result = following
-            if result.status == psycopg.pq.ExecStatus.COPY_BOTH:
-                break
         if result is None:
             raise ServerRefused("the server gave no answer")
         return result
@@ -156,55 +134,6 @@ class ReplicationConnection:
         row = self.query(f"CREATE_REPLICATION_SLOT {quote_ident(name)} {kind}LOGICAL {quote_ident(plugin)} {tail}")[0]
         return CreatedSlot(str(row[0]), parse_lsn(str(row[1])), row[2] or "", str(row[3]))
 
-    def start(self, slot: str, lsn: int, options: t.Mapping[str, str]) -> None:
-        """START_REPLICATION from ``lsn``; afterwards only :meth:`read`, :meth:`wait`, :meth:`feedback` and :meth:`close`.
-
-        :raises ServerRefused: with the plugin's or the server's complaint.
-        """
-        listed = ", ".join(f"{quote_ident(k)} {_option(v)}" for k, v in options.items())
-        sql = f"START_REPLICATION SLOT {quote_ident(slot)} LOGICAL {format_lsn(lsn)}" + (f" ({listed})" if listed else "")
-        result = self._execute(sql)
-        if result.status != psycopg.pq.ExecStatus.COPY_BOTH:
-            raise self._refused(result)
-        self._pq.nonblocking = 1
-
-    def read(self) -> Data | Keepalive | None:
-        """The next message that is here already; None if :meth:`wait` is needed.
-
-        :raises ServerRefused: if the stream ended.
-        """
-        size, raw = self._pq.get_copy_data(1)
-        if size > 0:
-            data = bytes(raw)
-            if data[0] == 0x77:  # w
-                return Data(int.from_bytes(data[1:9], "big"), _frame(data))
-            if data[0] == 0x6B:  # k
-                return Keepalive(int.from_bytes(data[1:9], "big"), data[17] != 0, _frame(data))
-            raise ServerRefused(f"unknown message {data[:1]!r} in the replication stream")
-        if size == 0:
-            return None
-        raise self._ended()
-
-    def wait(self, timeout: float) -> bool:
-        """Sleep until the server sent something or ``timeout`` seconds have passed; True if there may be something to read.
-
-        :raises ServerRefused: if the connection broke.
-        """
-        readable, dummy, dummy2 = select.select([self._pq.socket], [], [], timeout)
-        if readable:
-            self._guarded(self._pq.consume_input)
-        return bool(readable)
-
-    def feedback(self, written: int, flushed: int, applied: int, *, reply: bool = False) -> None:
-        """Tell the server how far we are; ``flushed`` is what it may forget. ``reply`` asks for a keepalive at once."""
-        now = int((time.time() - PG_EPOCH) * 1_000_000)
-        message = _FEEDBACK.pack(b"r", written, flushed, applied, now, reply)
-        self._guarded(self._pq.put_copy_data, message)
-        while self._guarded(self._pq.flush) == 1:
-            readable, dummy, dummy2 = select.select([self._pq.socket], [self._pq.socket], [], 10)
-            if readable:
-                self._guarded(self._pq.consume_input)
-
     def close(self) -> None:
         """End the connection; the server releases slot and snapshot."""
         self._pq.finish()
@@ -214,16 +143,6 @@ class ReplicationConnection:
             return call(*args)
         except psycopg.Error as exc:
             raise ServerRefused(" ".join(str(exc).split())) from exc
-
-    def _ended(self) -> ServerRefused:
-        result = self._pq.get_result()
-        if result is None or result.status in (
-            psycopg.pq.ExecStatus.COMMAND_OK,
-            psycopg.pq.ExecStatus.COPY_BOTH,
-            psycopg.pq.ExecStatus.COPY_IN,
-        ):
-            return ServerRefused("the server ended the stream")
-        return self._refused(result)
 
     def _refused(self, result: t.Any) -> ServerRefused:
         field = psycopg.pq.DiagnosticField
@@ -240,14 +159,3 @@ class ReplicationConnection:
     @staticmethod
     def _text(raw: bytes | None) -> str:
         return (raw or b"").decode("utf-8", "replace").strip()
-
-
-def _frame(message: bytes) -> bytes:
-    return b"d" + (len(message) + 4).to_bytes(4, "big") + message
-
-
-def _option(value: str) -> str:
-    """An option of START_REPLICATION: its grammar knows doubled quotes alone, a backslash means itself (repl_scanner.l)."""
-    if "\x00" in value:
-        raise MigrationError("an option of an output plugin cannot hold the character NUL")
-    return "'" + value.replace("'", "''") + "'"

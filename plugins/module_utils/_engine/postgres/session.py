@@ -9,6 +9,7 @@ never in the DSN: poolers and managed servers refuse options there.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import typing as t
 
@@ -81,12 +82,13 @@ def connect(endpoint: Endpoint, dbname: str = "", *, purpose: str = "", autocomm
     return conn
 
 
-async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "") -> asyncpg.Connection:
-    """An asyncpg session for bulk COPY with the same settings as :func:`connect`.
+async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "", replication: bool = False) -> asyncpg.Connection:
+    """An asyncpg session for bulk COPY with the same settings as :func:`connect`; a walsender's with ``replication``.
 
     :raises ConnectionFailed: as :func:`connect`.
     """
     require("asyncpg")
+    failures = (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
     tls = {k: getattr(endpoint, k) for k in ("sslrootcert", "sslcert", "sslkey") if getattr(endpoint, k)}
     dsn = "postgresql://?" + "&".join(f"{k}={v}" for k, v in {"sslmode": endpoint.sslmode, **tls}.items())
     try:
@@ -99,13 +101,27 @@ async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "
             database=dbname or endpoint.dbname,
             timeout=endpoint.connect_timeout,
             statement_cache_size=0,
-            server_settings={"application_name": application_name(endpoint, purpose)},
+            server_settings={
+                "application_name": application_name(endpoint, purpose),
+                **({"replication": "database"} if replication else {}),
+            },
         )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+    except failures as exc:
         raise connection_failure(endpoint, dbname, exc) from exc
     version = conn.get_server_version()
     number = version.major * 10000 + (version.minor * 100 if version.major < 10 else version.minor)
-    await conn.execute("; ".join(f"SET {k} = {v if k == 'DateStyle' else quote_literal(v)}" for k, v in settings(number).items()))
+    if number < 100000 and replication:
+        return conn  # a walsender takes SQL from version 10 on
+    wanted = settings(number)
+    if replication:  # decoding writes values as this session is set
+        wanted["lc_monetary"] = "C"
+        if conn.get_settings().server_encoding == "SQL_ASCII":
+            wanted["client_encoding"] = "SQL_ASCII"
+    try:
+        await conn.execute("; ".join(f"SET {k} = {v if k == 'DateStyle' else quote_literal(v)}" for k, v in wanted.items()))
+    except failures as exc:
+        conn.terminate()
+        raise connection_failure(endpoint, dbname, exc) from exc
     return conn
 
 
