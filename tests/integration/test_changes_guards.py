@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import typing as t
 from pathlib import Path
 
 import pytest
 import servers as lab
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.heartbeat import Heartbeat
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from changelab import StreamLab
@@ -118,6 +120,11 @@ def test_a_pause_outlives_its_worker(streaming: Start, source: lab.Server, targe
     stream.stop.set()
     for thread in stream.threads:
         thread.join(20)
+    over = threading.Event()
+    beat = Heartbeat(stream.spec, stream.database, over, baseline=stream.baseline)
+    beat.start()
+    assert "public.t" in beat.paused  # known before a stream that starts it goes on
+    over.set()
     stream.stop.clear()
     stream.reports.clear()
     stream.start()

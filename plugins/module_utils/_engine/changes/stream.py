@@ -185,6 +185,8 @@ class ChangeStream:
         try:
             while not self._stop.is_set():
                 self._obey_guard()
+                if self._stop.is_set():  # perhaps during a pause, in which nothing is to be applied
+                    break
                 try:
                     item = prepared.get(timeout=0.2)
                 except queue.Empty:
