@@ -20,7 +20,7 @@ import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes import lanes as lanes_module
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
-from changelab import StreamLab
+from changelab import StreamLab, same
 from pair import Login
 
 DDL = """CREATE TABLE t (id int PRIMARY KEY, v int, x text); CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL;
@@ -75,15 +75,15 @@ def prepared(
     spec_factory: t.Callable[..., MigrationSpec],
     tmp_path: Path,
 ) -> t.Iterator[t.Callable[..., tuple[StreamLab, list[Load]]]]:
-    """``prepare(plugin, **overrides)``: a stream that is not running, and writers that are."""
+    """``prepare(plugin, limits, **overrides)``: a stream that is not running (``limits`` are options of it), and writers that are."""
     made: list[tuple[StreamLab, list[Load]]] = []
 
-    def prepare(plugin: str, **overrides: t.Any) -> tuple[StreamLab, list[Load]]:
+    def prepare(plugin: str, limits: dict[str, t.Any] | None = None, **overrides: t.Any) -> tuple[StreamLab, list[Load]]:
         for server, login in ((source, owner), (target, admin)):
             with server.connect(source_database, login.name, login.password) as conn:
                 conn.execute(DDL)
                 conn.execute(ROWS)
-        changes = {"batch_rows": 300, "segment_bytes": 200_000, "heartbeat": 0.5}
+        changes = {"batch_rows": 300, "segment_bytes": 200_000, "heartbeat": 0.5, **(limits or {})}
         stream = StreamLab(spec_factory("crash", [source_database], changes=changes, **overrides), tmp_path / "spool", plugin)
         loads = [Load(lambda: source.connect(source_database, owner.name, owner.password), seed) for seed in range(4)]
         made.append((stream, loads))
@@ -246,3 +246,34 @@ def test_lost_slot_and_lost_spool_are_told(prepared: t.Callable[..., t.Any], sou
         time.sleep(0.02)
     assert all(isinstance(error, MigrationError) for error in stream.errors)
     assert {error.code for error in stream.errors if isinstance(error, MigrationError)} <= {"PGM4001", "PGM4004", "PGM4011"}
+
+
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+def test_a_paused_spool_keeps_the_connection(prepared: t.Callable[..., t.Any], source: lab.Server, plugin: str) -> None:
+    """The spool is at its limit for longer than ``wal_sender_timeout``: the walsender is answered all the while, and nothing is lost."""
+    source.execute("ALTER SYSTEM SET wal_sender_timeout = '2s'")
+    source.reload()
+    try:
+        stream, loads = prepared(plugin, limits={"spool_max_bytes": 300_000})
+        stream.receive()
+        until(lambda: bool(stream.reports.get("paused")))
+        query = f"SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{stream.slot}'"
+        before = source.execute(query)
+        time.sleep(5.0)
+        assert source.execute(query) == before != [(None,)]
+        stream.apply()
+        for load in loads:
+            load.done.set()
+            load.join(30)
+        same(stream)
+    finally:
+        source.execute("ALTER SYSTEM RESET wal_sender_timeout")
+        source.reload()
+
+
+def until(condition: t.Callable[[], bool], timeout: float = 60.0) -> None:
+    """Wait for ``condition``."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
