@@ -37,6 +37,9 @@ from .tools import Stopped
 RENEWALS = 10
 """How many further snapshots are asked for before a table that is emptied again and again ends the copy."""
 
+LEFTOVER_SECONDS = 60.0
+"""How long the server may take to end them."""
+
 OURS = ("relay", "index", "finish tables", "large objects", "base copy")
 """Purposes of our sessions on the target; those of a killed run are ended, or their CREATE INDEX would go on."""
 
@@ -133,7 +136,8 @@ class BaseCopy:
         keys = read_foreign_keys(source)
         matviews = finish.populated_matviews(source)
         self._choose_formats(source, control, tables)
-        builder = IndexBuilder(spec, database, indexes, control, self._progress, self._stop)
+        alone, trees = finish.analyzed_alone(source, tables)
+        builder = IndexBuilder(spec, database, indexes, alone, control, self._progress, self._stop)
         open_.callback(builder.pool.close)
 
         self._progress.set(step="copy")
@@ -148,7 +152,7 @@ class BaseCopy:
         open_.callback(pool.close)
         add_foreign_keys(control, pool, keys)
         self._progress.set(step="finish")
-        self._finish(control, pool, schema, tables, matviews)
+        self._finish(control, pool, schema, trees, matviews)
         self._progress.set(step="done")
         return copied
 
@@ -165,7 +169,7 @@ class BaseCopy:
         """All rows and large objects; the snapshot is given back at the end, whatever the end is."""
         snapshot, start_lsn, release = self._job.snapshot, self._job.start_lsn, self._release
         pending = [table for table in tables if table.kind == "r"]
-        copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table.oid))
+        copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table))
         objects = _InBackground(lambda: self._large_objects(snapshot))
         try:
             for round_ in range(RENEWALS + 1):
@@ -211,6 +215,7 @@ class BaseCopy:
         planned = plan.plan_tables(source, tables, copy.chunk_bytes, copy.jobs)
         if first:
             planned = plan.remember(self._job.workdir / "plan.json", start_lsn, planned)
+        planned = plan.mark_used(control, planned)
         have: dict[str, list[t.Any]] = {}
         for chunk in Ledger(control).chunks():
             have.setdefault(chunk.relation, []).append(chunk)
@@ -229,7 +234,7 @@ class BaseCopy:
                 if done[0].start_lsn != start_lsn:
                     older.append(item.table.label)
                 if first:
-                    builder.table_complete(item.table.oid)
+                    builder.table_complete(item.table)
                 continue
             kept = {chunk.chunk for chunk in done if chunk.start_lsn == start_lsn and chunk.chunks == len(item.chunks)}
             if done and not kept and not first:
@@ -284,10 +289,10 @@ class BaseCopy:
         control: psycopg.Connection[t.Any],
         pool: TargetPool,
         schema: SchemaCopy,
-        tables: t.Sequence[Table],
+        trees: t.Sequence[str],
         matviews: t.Collection[str],
     ) -> None:
-        finish.analyze(control, pool, [(table.qualified, table.bytes) for table in tables])
+        finish.analyze(pool, trees)
         try:
             finish.refresh_matviews(control, matviews)
         except psycopg.Error as exc:
@@ -314,12 +319,26 @@ class BaseCopy:
         return conn
 
     def _end_leftovers(self, control: psycopg.Connection[t.Any]) -> None:
-        """End sessions of an earlier run of ours that nobody holds any more."""
-        control.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
-            " AND pid <> pg_backend_pid() AND application_name = ANY(%s)",
-            [[application_name(self._spec.target, purpose) for purpose in OURS]],
+        """End sessions of an earlier run of ours that nobody holds any more, and wait until they are gone: what one of them
+        still commits must be in the ledger before that is read.
+
+        :raises CopyError: PGM3013 if one does not end.
+        """
+        names = [application_name(self._spec.target, purpose) for purpose in OURS]
+        deadline = time.monotonic() + LEFTOVER_SECONDS
+        query = (
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
+            " AND pid <> pg_backend_pid() AND application_name = ANY(%s)"
         )
+        while left := control.execute(query, [names]).fetchall():
+            if time.monotonic() > deadline:
+                raise CopyError(
+                    f"Sessions of an earlier run do not end on {self._spec.target.label()}: pid {', '.join(str(r[0]) for r in left)}.",
+                    code="PGM3013",
+                    hint="See what they wait for in pg_stat_activity of the target, then run the playbook again.",
+                )
+            if self._stop.wait(0.05):
+                raise Stopped
 
     def _choose_formats(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any], tables: t.Sequence[Table]) -> None:
         """Binary or text for each table, and the client encoding of the relays."""

@@ -100,7 +100,7 @@ class TableCopy:
         self._begin(unit)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                done = await relay.copy(unit)
+                done = await relay.copy(unit, again=attempt > 1)
                 break
             except SnapshotGone as exc:
                 self._lose(unit, exc.reason)
