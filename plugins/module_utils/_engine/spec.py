@@ -80,13 +80,26 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True)
 class CopyOptions:
-    """The base copy. ``jobs`` relays, ``index_jobs`` index builders, ``chunk_bytes`` target size of a chunk (bytes)."""
+    """The base copy. ``jobs`` relays, ``index_jobs`` index builders, ``chunk_bytes`` target size of a chunk (bytes).
+
+    ``schemas``, ``tables`` and ``exclude`` say what is migrated of each database: names or shell patterns, of a schema (``sales``) or of a
+    schema and a table (``sales.order_*``); empty: everything. They hold for the change stream too.
+    """
 
     jobs: int = 2
     index_jobs: int = 2
     chunk_bytes: int = 1 << 30
     format: str = "auto"  # auto | binary | text
     bindir: str = ""  # folder of pg_dump, pg_restore, psql; empty: the newest found
+    schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    data_only: bool = False  # tables are there already, made by the user: rows alone
+    throttle: int = 0  # bytes a second of all relays of a database together; 0: as fast as can be
+    max_connections: int = 0  # sessions on each side; 0: half of those that are free
+    max_standby_lag: int = 0  # bytes that the source's standbys may be behind before the copy rests; 0: not watched
+    probe_query: str = ""  # run on the source once a second; its time says whether the copy is too much
+    probe_limit: int = 1000  # milliseconds of the probe query at which the copy rests
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.re
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.stream import ChangeStream
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.session import connect
-from ansible_collections.pgops.migration.plugins.module_utils._engine.service.prepare import HeldSnapshot
+from ansible_collections.pgops.migration.plugins.module_utils._engine.service.holder import HeldSnapshot
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import PluginChoice
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 

@@ -30,12 +30,16 @@ from .largeobjects import copy_large_objects
 from .pool import TargetPool
 from .progress import Progress
 from .relay import Done, Route
+from .restraint import Restraint, free_connections, jobs_within, no_pressure
 from .schema import SchemaCopy
 from .tables import TableCopy
 from .tools import Stopped
 
 RENEWALS = 10
 """How many further snapshots are asked for before a table that is emptied again and again ends the copy."""
+
+USELESS = ("PGM3008", "PGM3009")
+"""Errors after which another run needs another snapshot: it has ended, or a table that it shows is not there any more."""
 
 LEFTOVER_SECONDS = 60.0
 """How long the server may take to end them."""
@@ -69,10 +73,11 @@ class BaseCopy:
     """See the module.
 
     :param report: is given figures that changed, at most every half second.
-    :param release: gives the snapshot back.
+    :param release: gives the snapshot back; not called where the copy ends before all rows are copied, so that it can be taken up again.
     :param stop: ends :meth:`run` within a second, resumable.
     :param renew: makes another snapshot with its own start LSN (law 8), for tables that were emptied or rewritten on the source
         before they were copied, or whose snapshot was lost; without it such a table ends the copy with an error.
+    :param pressure: asks for restraint, from 0 (none) to 1 (no row moves), see :mod:`.restraint`.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class BaseCopy:
         release: t.Callable[[], None],
         stop: threading.Event,
         renew: t.Callable[[], Snapshot] | None = None,
+        pressure: t.Callable[[], float] = no_pressure,
     ) -> None:
         self._job = job
         self._spec = job.spec
@@ -89,6 +95,7 @@ class BaseCopy:
         self._release = _Once(release)
         self._stop = stop
         self._renew = renew
+        self._restraint = Restraint(job.spec, job.database, pressure, self._progress.note)
         self._moved = 0
         self._formats: dict[str, str] = {}
 
@@ -126,6 +133,7 @@ class BaseCopy:
         control = open_.enter_context(connect(spec.target, database, purpose="base copy"))
         self._end_leftovers(control)
         source = self._under_snapshot(open_, self._job.snapshot)
+        spec = self._within_budget(source, control)
         self._progress.set(step="schema")
         schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop)
         schema.dump(self._job.snapshot)
@@ -141,7 +149,8 @@ class BaseCopy:
         open_.callback(builder.pool.close)
 
         self._progress.set(step="copy")
-        copied = self._copy_rows(open_, source, control, tables, builder)
+        with self._restraint:
+            copied = self._copy_rows(open_, source, control, tables, builder)
         self._progress.set(step="indexes")
         builder.pool.drain()
         self._progress.set(step="constraints")
@@ -156,6 +165,16 @@ class BaseCopy:
         self._progress.set(step="done")
         return copied
 
+    def _within_budget(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any]) -> MigrationSpec:
+        """Take no more sessions than were granted, or than half of what is free on either server."""
+        copy = self._spec.copy
+        here, there = (copy.max_connections - 2 if copy.max_connections else free_connections(c) // 2 for c in (source, control))
+        jobs, index_jobs = jobs_within(copy.jobs, copy.index_jobs, here, there)
+        if (jobs, index_jobs) != (copy.jobs, copy.index_jobs):
+            self._progress.note(f"{jobs} relays and {index_jobs} index builders: the servers have no sessions for more.")
+            self._spec = dataclasses.replace(self._spec, copy=dataclasses.replace(copy, jobs=jobs, index_jobs=index_jobs))
+        return self._spec
+
     # -- rows
 
     def _copy_rows(
@@ -166,7 +185,7 @@ class BaseCopy:
         tables: t.Sequence[Table],
         builder: IndexBuilder,
     ) -> list[Done]:
-        """All rows and large objects; the snapshot is given back at the end, whatever the end is."""
+        """All rows and large objects; the snapshot is given back when the last of them is on the target, and kept for the next run else."""
         snapshot, start_lsn, release = self._job.snapshot, self._job.start_lsn, self._release
         pending = [table for table in tables if table.kind == "r"]
         copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table))
@@ -196,9 +215,12 @@ class BaseCopy:
                 source = self._under_snapshot(open_, snapshot)
                 now = {table.oid: table for table in read_tables(source)}
                 pending = [now[table.oid] for table in pending if table.oid in now]
+        except CopyError as exc:
+            if exc.code in USELESS:
+                release()
+            raise
         finally:
             objects.abandon()
-            release()
         return copy.done
 
     def _units(
@@ -213,8 +235,7 @@ class BaseCopy:
         """What is left to copy of ``tables`` under the snapshot of ``start_lsn``; tables that are complete go on to their indexes."""
         copy = self._spec.copy
         planned = plan.plan_tables(source, tables, copy.chunk_bytes, copy.jobs)
-        if first:
-            planned = plan.remember(self._job.workdir / "plan.json", start_lsn, planned)
+        planned = plan.remember(self._job.workdir / "plan.json", start_lsn, planned)
         planned = plan.mark_used(control, planned)
         have: dict[str, list[t.Any]] = {}
         for chunk in Ledger(control).chunks():
@@ -268,7 +289,9 @@ class BaseCopy:
 
     def _route(self, snapshot: str, start_lsn: int) -> Route:
         spec = self._spec
-        return Route(spec.source, spec.target, self._job.database, snapshot, start_lsn, self._formats, self._encoding, self._count)
+        return Route(
+            spec.source, spec.target, self._job.database, snapshot, start_lsn, self._formats, self._encoding, self._count, self._restraint
+        )
 
     def _count(self, size: int) -> None:
         self._moved += size

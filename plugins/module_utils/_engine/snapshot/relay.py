@@ -20,6 +20,7 @@ from ..postgres.lsn import format_lsn
 from ..postgres.session import connect_bulk
 from ..spec import Endpoint
 from .plan import Chunk, PlannedTable, Unit
+from .restraint import Restraint
 
 QUEUE = 8
 """Buffers between reader and writer: enough to ride out a pause of one side, small enough for any memory."""
@@ -50,6 +51,7 @@ class Route:
     formats: t.Mapping[str, str]
     encoding: str
     moved: t.Callable[[int], None]  # told the bytes of each buffer
+    restraint: Restraint | None = None
 
 
 @dataclasses.dataclass
@@ -167,7 +169,11 @@ class Relay:
 
         async def buffers() -> t.AsyncIterator[bytes]:
             nonlocal moved
+            restraint, woke = self._route.restraint, clock()
             while (buffer := await queue.get()) is not None:
+                if restraint:
+                    await restraint.pass_(len(buffer), clock() - woke)
+                    woke = clock()
                 moved += len(buffer)
                 self._route.moved(len(buffer))
                 yield buffer

@@ -35,7 +35,7 @@ def passing(exc: BaseException) -> bool:
     state = getattr(exc, "sqlstate", None) or ""
     if state:
         return str(state).startswith(PASSING)
-    return isinstance(exc, (OSError, asyncio.TimeoutError, asyncpg.InterfaceError))
+    return isinstance(exc, (OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError))
 
 
 class TableCopy:
