@@ -137,11 +137,17 @@ class _FileLock:
         self._file.flush()
         return True
 
+    def taken(self) -> bool:
+        """Does somebody else hold it?"""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        return False
+
     def owner(self) -> int:
-        """Process id of whoever holds the lock, 0 if nobody does."""
-        if self.take():
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-            return 0
+        """Process id that whoever holds the lock has written; 0 before that."""
         self._file.seek(0)
         text = self._file.read().strip()
         return int(text) if text.isdigit() else 0
@@ -203,7 +209,7 @@ class SnapshotDesk:
     def take_up(self) -> TakenSnapshot | None:
         """The snapshot that an earlier worker left, if it can still be used."""
         facts = read_json(self._files.facts)
-        if not facts or not self._holder():
+        if not facts or not self._held():
             return None
         try:
             with connect(self._spec.source, self._database, purpose="snapshot") as conn:
@@ -221,18 +227,21 @@ class SnapshotDesk:
             return
         deadline = time.monotonic() + END_SECONDS
         number = signal.SIGTERM
-        while pid := self._holder():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        lock = _FileLock(self._files.lock)
+        while lock.taken():
+            if pid := lock.owner():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
             if time.monotonic() > deadline:
                 number = signal.SIGKILL
             time.sleep(0.02)
+        lock.close()
         self._files.facts.unlink(missing_ok=True)
 
-    def _holder(self) -> int:
+    def _held(self) -> bool:
         lock = _FileLock(self._files.lock)
         try:
-            return lock.owner()
+            return lock.taken()
         finally:
             lock.close()
 
@@ -279,7 +288,7 @@ def _wait(held: HeldSnapshot | ExportedSlot, files: _Files, stopped: t.Sequence[
     use = _FileLock(files.use)
     used = time.monotonic()
     while not stopped and _alive(held):
-        if use.owner():
+        if use.taken():
             used = time.monotonic()
         if time.monotonic() - used > patience:
             sys.stderr.write(f"holder: nobody has used the snapshot {held.snapshot} for {patience:.0f} s; it ends\n")
