@@ -97,8 +97,8 @@ options:
       tables:
         description:
           - Tables that are migrated, as V(schema.table), names or shell patterns. By default all are.
-          - What a chosen table needs, such as its types and sequences, comes along. A foreign key or a view that needs a table
-            which is left out is left out too, and named.
+          - A foreign key, view, function or trigger that needs a table which is not migrated is left out too, and named. A table that
+            needs a type or function of such a schema is refused.
         type: list
         elements: str
         default: []
@@ -108,11 +108,6 @@ options:
         type: list
         elements: str
         default: []
-      data_only:
-        description:
-          - Copy rows alone, into tables that somebody else has made in the migration's own database.
-        type: bool
-        default: false
       throttle:
         description:
           - Most bytes a second that the relays of a database copy together. V(0) sets no limit.

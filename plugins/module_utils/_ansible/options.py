@@ -86,7 +86,6 @@ def section_options() -> ArgumentSpec:
                 schemas={"type": "list", "elements": "str", "default": []},
                 tables={"type": "list", "elements": "str", "default": []},
                 exclude={"type": "list", "elements": "str", "default": []},
-                data_only={"type": "bool", "default": CopyOptions.data_only},
                 throttle={"type": "int", "default": CopyOptions.throttle},
                 max_connections={"type": "int", "default": CopyOptions.max_connections},
                 max_standby_lag={"type": "int", "default": CopyOptions.max_standby_lag},

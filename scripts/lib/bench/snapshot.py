@@ -191,9 +191,7 @@ COPIERS: dict[str, t.Callable[[Clone], dict[str, float]]] = {
 }
 
 
-def run(
-    results: measure.Results, source: lab.Server, target: lab.Server, folder: Path, scale: float, runs: int, only: str = ""
-) -> None:
+def run(results: measure.Results, source: lab.Server, target: lab.Server, folder: Path, scale: float, runs: int, only: str = "") -> None:
     """All subjects in turn, ``runs`` times, for every case, or ``only`` one."""
     roles = (databases.DATA / "shop_roles.sql").read_text()
     target.create_role(pair.OWNER, pair.PASSWORDS[target.port])

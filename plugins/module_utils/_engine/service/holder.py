@@ -32,7 +32,6 @@ from ..errors import ConnectionFailed, MigrationError, ServiceError
 from ..migration.paths import MigrationPaths, read_json, write_json
 from ..postgres.drivers import psycopg
 from ..postgres.lsn import format_lsn, parse_lsn
-from ..postgres.replication import ServerRefused
 from ..postgres.session import connect
 from ..source.slot import ExportedSlot, create_slot
 from ..spec import MigrationSpec
@@ -296,13 +295,7 @@ def _wait(held: HeldSnapshot | ExportedSlot, files: _Files, stopped: t.Sequence[
 
 
 def _alive(held: HeldSnapshot | ExportedSlot) -> bool:
-    if isinstance(held, HeldSnapshot):
-        return held.alive(LOOK)
-    try:
-        held.connection.wait(LOOK)
-    except (ServerRefused, OSError):
-        return False
-    return held.connection.usable
+    return held.alive(LOOK) if isinstance(held, HeldSnapshot) else held.connection.alive(LOOK)
 
 
 def _talk(process: subprocess.Popen[str], order: Order) -> dict[str, t.Any]:

@@ -22,6 +22,7 @@ from ..migration.paths import read_json, write_json
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name, quote_ident
 from ..postgres.lsn import format_lsn
+from ..postgres.selection import Selection
 from ..postgres.session import connect
 from ..snapshot.basecopy import Snapshot
 from ..snapshot.target import own_database, prepare_target, read_facts
@@ -153,7 +154,7 @@ def _publish(spec: MigrationSpec, database: str, name: str, choice: PluginChoice
     if choice.plugin != "pgoutput":
         return
     with connect(spec.source, database, purpose="prepare") as conn:
-        ensure_publication(conn, name, streamed_tables(conn))
+        ensure_publication(conn, name, streamed_tables(conn, Selection.of(spec.copy)))
 
 
 def _undo_source(spec: MigrationSpec, database: str, name: str) -> None:

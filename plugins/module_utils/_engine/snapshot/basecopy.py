@@ -15,23 +15,25 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..errors import CopyError, MigrationError
+from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..migration.ledger import Ledger
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA
+from ..postgres.selection import Selection
 from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
 from . import finish, plan
 from .foreignkeys import add_foreign_keys, read_foreign_keys
 from .formats import Types, choose_format
-from .indexes import IndexBuilder, covered, read_indexes, session_setup
+from .indexes import PG_CONSTRAINT, IndexBuilder, covered, read_indexes, session_setup
 from .largeobjects import copy_large_objects
 from .pool import TargetPool
 from .progress import Progress
 from .relay import Done, Route
 from .restraint import Restraint, free_connections, jobs_within, no_pressure
 from .schema import SchemaCopy
+from .selected import select
 from .tables import TableCopy
 from .tools import Stopped
 
@@ -114,6 +116,13 @@ class BaseCopy:
             except Stopped:
                 stopped = True
             except psycopg.Error as exc:
+                if lost(exc):
+                    label = self._spec.target.label(self._job.database)
+                    raise ConnectionFailed(
+                        f"A session of the base copy was lost ({label} or the source): {' '.join(str(exc).split())}",
+                        hint="What is copied stays; the copy goes on by itself when the server answers.",
+                        details={"reason": "lost"},
+                    ) from exc
                 words = exc.diag.message_primary or " ".join(str(exc).split())
                 raise CopyError(
                     f"The base copy of {self._job.database} failed: {words} (SQLSTATE {exc.sqlstate or 'none'}).",
@@ -135,13 +144,15 @@ class BaseCopy:
         source = self._under_snapshot(open_, self._job.snapshot)
         spec = self._within_budget(source, control)
         self._progress.set(step="schema")
-        schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop)
+        selected = select(source, Selection.of(spec.copy), read_tables(source))
+        schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop, selected)
         schema.dump(self._job.snapshot)
         schema.apply_pre_data()
 
-        tables = read_tables(source)
+        tables = selected.tables
         indexes = read_indexes(source, [table.oid for table in tables if table.kind == "r"])
-        keys = read_foreign_keys(source)
+        ours = {table.qualified for table in tables}
+        keys = [key for key in read_foreign_keys(source) if key.relation in ours and (PG_CONSTRAINT, key.oid) not in selected.dropped]
         matviews = finish.populated_matviews(source)
         self._choose_formats(source, control, tables)
         alone, trees = finish.analyzed_alone(source, tables)
@@ -154,7 +165,7 @@ class BaseCopy:
         self._progress.set(step="indexes")
         builder.pool.drain()
         self._progress.set(step="constraints")
-        schema.apply_post_data(covered(indexes) | {(2606, key.oid) for key in keys})
+        schema.apply_post_data(covered(indexes) | {(PG_CONSTRAINT, key.oid) for key in keys})
         pool = TargetPool(
             spec.target, database, spec.copy.index_jobs, "finish tables", session_setup(control, spec.copy.index_jobs), self._stop
         )
@@ -324,7 +335,7 @@ class BaseCopy:
             )
         with connect(self._spec.source, self._job.database, purpose="base copy") as source:
             with server_errors("set the sequences", self._spec.target, self._job.database, kind=CopyError):
-                finish.set_sequences(source, control)
+                finish.set_sequences(source, control, partly=not Selection.of(self._spec.copy).everything)
             schema.take_back(source)
 
     def _under_snapshot(self, open_: contextlib.ExitStack, snapshot: str) -> psycopg.Connection[t.Any]:
@@ -394,6 +405,12 @@ class BaseCopy:
             item["seconds"] = round(item["seconds"] + done.seconds, 3)
             item["chunks"] += 1
         return sorted(tables.values(), key=lambda i: -int(i["bytes"]))
+
+
+def lost(exc: psycopg.Error) -> bool:
+    """Did a session end, rather than a statement fail?"""
+    state = exc.sqlstate or ""
+    return isinstance(exc, psycopg.OperationalError) and (not state or state.startswith(("08", "57P")))
 
 
 class _Once:

@@ -80,8 +80,11 @@ def _refresh(conn: psycopg.Connection[t.Any], name: str) -> None:
             conn.execute("SET search_path = pg_catalog")
 
 
-def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> int:
-    """Set the target's sequences to the source's present values; the cutover sets them again, exactly."""
+def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], *, partly: bool = False) -> int:
+    """Set the target's sequences to the source's present values; the cutover sets them again, exactly.
+
+    :param partly: the migration leaves things out on purpose, so that some may not be there.
+    """
     names = [
         quote_qualified(schema, name)
         for schema, name in source.execute(
@@ -95,7 +98,8 @@ def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[
         values = source.execute(query.encode()).fetchall()
         target.execute(
             "SELECT count(pg_catalog.setval(s.name::regclass, s.value, s.called))"
-            " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)",
+            " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)"
+            + (" WHERE to_regclass(s.name) IS NOT NULL" if partly else ""),
             [[v[0] for v in values], [v[1] for v in values], [v[2] for v in values]],
         )
     return len(names)
