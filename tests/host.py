@@ -81,8 +81,16 @@ class Host:
             time.sleep(0.02)
 
     def children(self, key: str) -> list[int]:
-        """Process ids of the engine's processes for ``key``."""
-        found = subprocess.run(["pgrep", "-f", f"{self.home}.*--migration {key}"], capture_output=True, text=True, check=False)
+        """Process ids of the engine's processes for ``key`` that end with the service."""
+        return self._processes(f"(serve|work|receive|watchdog) --home {self.home} .*{key}")
+
+    def holders(self, key: str) -> list[int]:
+        """Process ids of those that hold a snapshot for ``key``; they outlive the service."""
+        return self._processes(f"hold --home {self.home} .*{key}")
+
+    @staticmethod
+    def _processes(pattern: str) -> list[int]:
+        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
         return [int(word) for word in found.stdout.split()]
 
     def log(self, key: str) -> str:
@@ -95,6 +103,8 @@ class Host:
         for status in self.manager.list():
             with contextlib.suppress(Exception):
                 self.manager.stop(status["key"])
+            for pid in self.holders(status["key"]):
+                os.kill(pid, signal.SIGTERM)
 
 
 def run_whole(host: Host, spec: MigrationSpec) -> dict[str, t.Any]:

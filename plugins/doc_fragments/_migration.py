@@ -88,6 +88,51 @@ options:
         description:
           - Folder on the runtime host with C(pg_dump) and C(pg_restore). The newest that can be found is taken by default.
         type: path
+      schemas:
+        description:
+          - Schemas of each database that are migrated, names or shell patterns. By default all are.
+        type: list
+        elements: str
+        default: []
+      tables:
+        description:
+          - Tables that are migrated, as V(schema.table), names or shell patterns. By default all are.
+          - A foreign key, view, function or trigger that needs a table which is not migrated is left out too, and named. A table that
+            needs a type or function of such a schema is refused.
+        type: list
+        elements: str
+        default: []
+      exclude:
+        description:
+          - Schemas or tables that are not migrated, names or shell patterns, as V(schema) or V(schema.table).
+        type: list
+        elements: str
+        default: []
+      throttle:
+        description:
+          - Most bytes a second that the relays of a database copy together. V(0) sets no limit.
+        type: int
+        default: 0
+      max_connections:
+        description:
+          - Most sessions that the copy of a database opens on each side. With V(0), half of those that are free.
+        type: int
+        default: 0
+      max_standby_lag:
+        description:
+          - Bytes of WAL that the source's standbys may be behind. From half of it on the copy slows down, and at it the copy rests.
+            V(0) does not watch them.
+        type: int
+        default: 0
+      probe_query:
+        description:
+          - A query that the source answers once a second during the copy. From half of O(copy.probe_limit) on the copy slows down.
+        type: str
+      probe_limit:
+        description:
+          - Milliseconds of O(copy.probe_query) at which the copy rests.
+        type: int
+        default: 1000
   changes:
     description:
       - How changes are streamed. Only for O(mode=online).

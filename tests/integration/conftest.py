@@ -127,3 +127,14 @@ def streaming(
     yield start
     for one in labs:
         one.close()
+
+
+@pytest.fixture
+def members(source: lab.Server, target: lab.Server) -> None:
+    """The roles that the globals would have made: owners of whom the administrator is a member, and a grantee."""
+    for server in (source, target):
+        for role in ("app", "Sales Team", "reader"):
+            if not server.execute(f"SELECT 1 FROM pg_roles WHERE rolname = '{role}'"):
+                server.create_role(role)
+    target.execute('GRANT app, "Sales Team", reader TO admin')
+    source.execute('GRANT "Sales Team" TO migrator; GRANT "Sales Team" TO app')

@@ -44,7 +44,7 @@ def test_contents() -> None:
     entries = parse_contents(LISTING)
     assert len(entries) == 21
     by_kind = {(e.kind, e.rest.rsplit(" ", 1)[0]): e for e in entries}
-    assert by_kind["MATERIALIZED", "VIEW shop totals"].oid == 16501
+    assert by_kind["MATERIALIZED VIEW", "shop totals"].oid == 16501
     assert not by_kind["TABLE", "shop table with spaces"].post and by_kind["CONSTRAINT", "shop customer customer_pkey"].post
     assert by_kind["COMMENT", "shop INDEX customer_name"].post, "a comment on an index comes with the index"
     assert by_kind["INDEX ATTACH", "shop orders_2020_pkey"].kind == "INDEX ATTACH"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
 """What the engine does as a program on the runtime host: ``serve`` a migration, ``work`` on and ``receive`` for a database,
-be the ``watchdog``; and, for people, ``status``.
+``hold`` its snapshot, be the ``watchdog``; and, for people, ``status``.
 
 Those after the first are started by it, and each loads its own part of the engine only. Arguments are names and paths only; secrets
 are read from the migration's own file.
@@ -36,10 +36,10 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="pg-migration", description="Engine of the collection pgops.migration.", epilog="For people: status --help"
     )
-    parser.add_argument("role", choices=("serve", "work", "receive", "watchdog"))
+    parser.add_argument("role", choices=("serve", "work", "receive", "hold", "watchdog"))
     parser.add_argument("--home", type=Path, required=True, help="state directory")
     parser.add_argument("--migration", required=True, help="key of the migration")
-    parser.add_argument("--database", default="", help="for work and receive")
+    parser.add_argument("--database", default="", help="for work, receive and hold")
     args = parser.parse_args(words)
     os.umask(0o077)
     paths = MigrationPaths(args.home, args.migration)
@@ -49,6 +49,10 @@ def main(argv: t.Sequence[str] | None = None) -> int:
         from .cutover.watchdog import watch
 
         return watch(paths.fence, paths.read_spec().source)
+    if args.role == "hold":
+        from .service.holder import hold
+
+        return hold(paths, paths.read_spec(), args.database)
     return _child(args.role, paths, args.database)
 
 

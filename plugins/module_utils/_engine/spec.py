@@ -80,13 +80,25 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True)
 class CopyOptions:
-    """The base copy. ``jobs`` relays, ``index_jobs`` index builders, ``chunk_bytes`` target size of a chunk (bytes)."""
+    """The base copy. ``jobs`` relays, ``index_jobs`` index builders, ``chunk_bytes`` target size of a chunk (bytes).
+
+    ``schemas``, ``tables`` and ``exclude`` say what is migrated of each database: names or shell patterns, of a schema (``sales``) or of a
+    schema and a table (``sales.order_*``); empty: everything. They hold for the change stream too.
+    """
 
     jobs: int = 2
     index_jobs: int = 2
     chunk_bytes: int = 1 << 30
     format: str = "auto"  # auto | binary | text
     bindir: str = ""  # folder of pg_dump, pg_restore, psql; empty: the newest found
+    schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    throttle: int = 0  # bytes a second of all relays of a database together; 0: as fast as can be
+    max_connections: int = 0  # sessions on each side; 0: half of those that are free
+    max_standby_lag: int = 0  # bytes that the source's standbys may be behind before the copy rests; 0: not watched
+    probe_query: str = ""  # run on the source once a second; its time says whether the copy is too much
+    probe_limit: int = 1000  # milliseconds of the probe query at which the copy rests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +181,7 @@ class MigrationSpec:
         data["target"] = self.target.public()
         data["databases"] = list(self.databases)
         data["cutover"]["release"] = list(self.cutover.release)
+        data["copy"].update({key: list(data["copy"][key]) for key in ("schemas", "tables", "exclude")})
         return data
 
     def identity(self) -> dict[str, t.Any]:
@@ -178,6 +191,7 @@ class MigrationSpec:
         for side in ("source", "target"):
             picked[side] = {k: public[side][k] for k in ("type", "host", "port", "user")}
         picked["plugin"] = self.changes.plugin
+        picked.update({k: public["copy"][k] for k in ("schemas", "tables", "exclude")})
         return picked
 
     def digest(self) -> str:
@@ -218,6 +232,8 @@ class MigrationSpec:
         _choice("copy.format", spec.copy.format, ("auto", "binary", "text"))
         if not 1 <= spec.changes.lanes <= MAX_LANES:
             raise SpecificationError(f"pg_migration.changes.lanes is {spec.changes.lanes}; allowed: 1 to {MAX_LANES}.")
+        if any("." not in pattern for pattern in spec.copy.tables):
+            raise SpecificationError("pg_migration.copy.tables holds a name without its schema.", hint="Write schema.table, or schema.*.")
         if (spec.source.host.lower(), spec.source.port) == (spec.target.host.lower(), spec.target.port):
             raise SpecificationError("Source and target are the same server.", hint="Give the target's own host and port.")
         return spec

@@ -21,7 +21,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.re
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.stream import ChangeStream
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.session import connect
-from ansible_collections.pgops.migration.plugins.module_utils._engine.service.prepare import HeldSnapshot
+from ansible_collections.pgops.migration.plugins.module_utils._engine.service.holder import HeldSnapshot
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import PluginChoice
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 
@@ -33,7 +33,7 @@ def quiet(dummy: dict[str, t.Any]) -> None:
 def copy(spec: MigrationSpec, database: str, workdir: Path, stop: threading.Event) -> None:
     """The whole base copy under a snapshot of its own."""
     from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.basecopy import BaseCopy, CopyJob
-    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.schema import prepare_target
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
 
     snapshot = HeldSnapshot(spec, database)
     prepare_target(spec, database)
@@ -43,6 +43,28 @@ def copy(spec: MigrationSpec, database: str, workdir: Path, stop: threading.Even
     BaseCopy(job, quiet, snapshot.close, stop).run()
 
 
+def rows(spec: MigrationSpec, database: str, answer: Path, stop: threading.Event) -> None:
+    """The rows of all tables by the relays alone; seconds and CPU seconds of that are written to ``answer``."""
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.catalog import read_tables
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import formats, plan
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.progress import Progress
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.relay import Route
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.tables import TableCopy
+
+    snapshot = HeldSnapshot(spec, database)
+    with connect(spec.target, database) as conn, connect(spec.source, database) as here:
+        Ledger(conn).create(spec.key)
+        began, cpu = time.monotonic(), time.process_time()
+        tables, there = read_tables(here), {table.qualified: table for table in read_tables(conn)}
+        chosen = {x.qualified: formats.choose_format("auto", x, there[x.qualified], formats.Types(here), True) for x in tables}
+        planned = plan.plan_tables(here, tables, spec.copy.chunk_bytes, spec.copy.jobs)
+        units = plan.bundle([(item, chunk) for item in planned for chunk in item.chunks])
+        route = Route(spec.source, spec.target, database, snapshot.snapshot, snapshot.consistent_point, chosen, "UTF8", lambda size: None)
+        TableCopy(spec.copy.jobs, Progress(quiet), stop, lambda done: None).run(route, units)
+    answer.write_text(json.dumps({"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}))
+    snapshot.close()
+
+
 def main() -> int:
     """Read the instructions, obey."""
     told = json.loads(sys.stdin.readline())
@@ -50,6 +72,9 @@ def main() -> int:
     database, folder = told["database"], Path(told["folder"])
     if told["role"] == "copy":
         copy(spec, database, folder, stop)
+        return 0
+    if told["role"] == "rows":
+        rows(spec, database, folder, stop)
         return 0
     choice = PluginChoice(**told["choice"])
     part: Receiver | ChangeStream

@@ -10,10 +10,12 @@ import os
 import platform
 import sys
 import tempfile
+import typing as t
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
+import databases
 import latency
 import measure
 import memory
@@ -30,7 +32,7 @@ SETTINGS = {
     "checkpoint_timeout": "30min",
     "maintenance_work_mem": "256MB",
 }
-CASES = {"stream": stream.run, "snapshot": snapshot.run, "memory": memory.run, "latency": latency.run}
+CASES: dict[str, t.Callable[..., None]] = {"stream": stream.run, "snapshot": snapshot.run, "memory": memory.run, "latency": latency.run}
 LONG = ("memory",)
 """Cases that run only when they are named."""
 
@@ -42,12 +44,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", choices=[case.name for case in BACKLOGS], default="")
+    snapshots = [*databases.WHOLE, *databases.ROWS]
+    parser.add_argument("--only", choices=[*(case.name for case in BACKLOGS), *snapshots], default="")
     parser.add_argument("--plugin", choices=["pgoutput", "wal2json"], default="")
     arguments = parser.parse_args()
     results = measure.Results()
     failed = []
-    chosen = {"stream": ("only", "plugin"), "memory": ("plugin",), "latency": ("plugin",)}
+    chosen = {"stream": ("only", "plugin"), "snapshot": ("only",), "memory": ("plugin",), "latency": ("plugin",)}
     for name in arguments.cases or [case for case in CASES if case not in LONG]:
         source, target = pair.make_source(settings=SETTINGS), pair.make_target(settings=SETTINGS)
         sys.stdout.write(

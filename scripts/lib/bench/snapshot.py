@@ -1,12 +1,13 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""A whole clone of a database: by the project, by pg_dump and pg_restore, by pgcopydb.
+"""A whole clone of a database: by the project, by pg_dump and pg_restore, by pgcopydb; and rows alone against psql.
 
-``plain``: four tables with a key and two indexes each. ``shop``: the demo's, with most of what PostgreSQL can hold.
+What is cloned: ``databases.py``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,25 +15,16 @@ import subprocess
 import typing as t
 from pathlib import Path
 
+import databases
 import measure
 import pair
 import servers as lab
 
 DATABASE = "shop"
-DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 COUNTS = """SELECT string_agg(format('%I.%I', schemaname, relname) || ' ' || (xpath('/row/c/text()', query_to_xml(
     format('SELECT count(*) AS c FROM %I.%I', schemaname, relname), false, true, '')))[1]::text, E'\\n' ORDER BY schemaname, relname)
     FROM pg_stat_user_tables WHERE schemaname !~ '^pgm_' AND relid NOT IN (SELECT partrelid FROM pg_partitioned_table)"""
 INDEXES = "SELECT count(*) FROM pg_index WHERE indisvalid AND indrelid > 16384 AND indrelid::regclass::text !~ '^pgm_|^pg_toast'"
-
-
-PLAIN = """
-CREATE TABLE plain_{n} (id bigint PRIMARY KEY, at timestamptz NOT NULL, reading float8, word text, key uuid, extra jsonb);
-INSERT INTO plain_{n} SELECT i, '2024-01-01 UTC'::timestamptz + i * interval '1 second', sqrt(i), md5(i::text), md5(i::text)::uuid,
-    CASE WHEN i % 4 = 0 THEN jsonb_build_object('i', i, 'w', md5(i::text)) END FROM generate_series(1, {rows}) i;
-CREATE INDEX ON plain_{n} (at);
-CREATE INDEX ON plain_{n} (word);
-"""
 
 
 class Clone:
@@ -42,13 +34,11 @@ class Clone:
         self.source, self.target, self.folder = source, target, folder
         self.passfile = measure.passfile(folder, source, target)
         self.log = folder / "snapshot.log"
+        self.case = case
+        self._gigabytes: float | None = None
         source.create_database(DATABASE, pair.OWNER)
         with source.connect(DATABASE, pair.OWNER, pair.PASSWORDS[source.port]) as conn:
-            conn.execute("SELECT set_config('shop.scale', %s, false)", [str(scale)])
-            text = (DATA / "shop.sql").read_text()
-            if case == "plain":
-                text = "".join(PLAIN.format(n=n, rows=round(500_000 * scale / n)) for n in range(1, 5))
-            conn.execute(t.cast(t.Any, text))
+            conn.execute(t.cast(t.Any, databases.script(case, scale)))
         source.execute("VACUUM ANALYZE", DATABASE)
         self.expected = self._shape(source)
 
@@ -62,6 +52,22 @@ class Clone:
             self.target.create_database(DATABASE, pair.OWNER, "TEMPLATE template0")
         self.target.execute("CHECKPOINT")
         self.source.execute("CHECKPOINT")
+
+    @property
+    def gigabytes(self) -> float:
+        """Size of the one table's rows in text, as COPY sends them, in 10^9 bytes: the unit of a relay's CPU."""
+        if self._gigabytes is None:
+            row = self.source.execute('SELECT sum(length(r::text)) / 1e9 FROM (SELECT * FROM "row" LIMIT 20000) r', DATABASE)
+            part = self.source.execute('SELECT count(*) / least(count(*), 20000.0) FROM "row"', DATABASE)
+            self._gigabytes = float(row[0][0]) * float(part[0][0])
+        return self._gigabytes
+
+    def empty(self) -> None:
+        """The one table on the target, without a row."""
+        self.fresh(create=True)
+        with self.target.connect(DATABASE, pair.OWNER, pair.PASSWORDS[self.target.port]) as conn:
+            conn.execute(t.cast(t.Any, databases.script(self.case, 0)))
+            conn.execute('TRUNCATE "row"; GRANT ALL ON "row" TO admin; ALTER TABLE "row" OWNER TO app')
 
     def check(self) -> None:
         """All rows and indexes must be there.
@@ -141,20 +147,62 @@ def pgcopydb(clone: Clone) -> dict[str, float]:
     return sample
 
 
-def run(results: measure.Results, source: lab.Server, target: lab.Server, folder: Path, scale: float, runs: int) -> None:
-    """All subjects in turn, ``runs`` times, for both databases."""
-    roles = (DATA / "shop_roles.sql").read_text()
+def psql_pipe(clone: Clone) -> dict[str, float]:
+    """The rows of the one table in text, by two psql and a pipe."""
+    clone.empty()
+    psql = clone.target.bindir / "psql"
+    here, there = measure.address(clone.source, DATABASE), measure.address(clone.target, DATABASE)
+    line = f"'{psql}' -X -q -d '{here}' -c 'COPY \"row\" TO STDOUT' | '{psql}' -X -q -d '{there}' -c 'COPY \"row\" FROM STDIN'"
+    clock = measure.Clock(clone.source, clone.target)
+    use = measure.run(["/bin/sh", "-c", line], clone.log, clone.passfile)
+    clock.stop()
+    clone.check()
+    return {**clock.sample(use), "client_cpu_seconds": use.cpu_seconds, "client_cpu_per_gb": use.cpu_seconds / clone.gigabytes}
+
+
+def relay(jobs: int) -> t.Callable[[Clone], dict[str, float]]:
+    """The rows of the one table by ``jobs`` relays; the time is from the plan of the copy to its last commit."""
+
+    def run_(clone: Clone) -> dict[str, float]:
+        clone.empty()
+        described = pair.describe(clone.source, clone.target, "bench", [DATABASE], mode="offline", copy={"jobs": jobs})
+        clock = measure.Clock(clone.source, clone.target)
+        answer = clone.folder / "relay.json"
+        process = measure.child("rows", clone.log, spec=described, database=DATABASE, folder=str(answer))
+        use = measure.reap(process)
+        clock.stop()
+        clone.check()
+        told = json.loads(answer.read_text())
+        sample = {**clock.sample(use), "seconds": told["seconds"], "client_cpu_seconds": told["cpu_seconds"]}
+        return {**sample, "client_cpu_per_gb": told["cpu_seconds"] / clone.gigabytes}
+
+    return run_
+
+
+CLONERS: dict[str, t.Callable[[Clone], dict[str, float]]] = {
+    "pg_dump+pg_restore": dump_restore,
+    "pgcopydb": pgcopydb,
+    "project": project,
+}
+COPIERS: dict[str, t.Callable[[Clone], dict[str, float]]] = {
+    "psql | psql": psql_pipe,
+    "project, 1 job": relay(1),
+    "project": relay(2),
+}
+
+
+def run(results: measure.Results, source: lab.Server, target: lab.Server, folder: Path, scale: float, runs: int, only: str = "") -> None:
+    """All subjects in turn, ``runs`` times, for every case, or ``only`` one."""
+    roles = (databases.DATA / "shop_roles.sql").read_text()
     target.create_role(pair.OWNER, pair.PASSWORDS[target.port])
     target.execute(f"GRANT {pair.OWNER} TO admin WITH ADMIN OPTION")
     for server in (source, target):
         server.execute(roles)
-    for case in ("plain", "shop"):
+    for case in (*databases.WHOLE, *databases.ROWS):
+        if only not in ("", case):
+            continue
         clone = Clone(case, source, target, folder, scale)
-        subjects: dict[str, t.Callable[[Clone], dict[str, float]]] = {
-            "pg_dump+pg_restore": dump_restore,
-            "pgcopydb": pgcopydb,
-            "project": project,
-        }
+        subjects = dict(COPIERS if case in databases.ROWS else CLONERS)
         for dummy in range(runs):
             for name in list(subjects):
                 try:

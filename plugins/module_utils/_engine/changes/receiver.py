@@ -18,6 +18,7 @@ from ..errors import ConnectionFailed, MigrationError, PermissionMissing, Stream
 from ..postgres.drivers import psycopg
 from ..postgres.lsn import format_lsn, parse_lsn
 from ..postgres.replication import ServerRefused
+from ..postgres.selection import Selection
 from ..postgres.session import connect
 from ..postgres.walstream import WalStream
 from ..source.plugin import PluginChoice
@@ -182,7 +183,7 @@ class Receiver:
                     "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
                     " WHERE c.relkind IN ('r', 'm', 'p')"
                 ).fetchall()
-                streamed = [(table.schema, table.name) for table in streamed_tables(conn)]
+                streamed = [(table.schema, table.name) for table in streamed_tables(conn, Selection.of(self._spec.copy))]
                 options.update(table_filter(streamed, list(others)))
         return confirmed, options
 

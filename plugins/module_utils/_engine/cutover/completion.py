@@ -14,6 +14,7 @@ from ..changes.assemble import MARKER
 from ..changes.quiet import restore
 from ..errors import CutoverAborted
 from ..postgres.lsn import parse_lsn
+from ..postgres.selection import Selection
 from ..postgres.session import connect, server_errors
 from ..snapshot.finish import refresh_matviews
 from ..snapshot.largeobjects import sync_differences
@@ -50,7 +51,7 @@ def complete_database(spec: MigrationSpec, database: str) -> dict[str, t.Any]:
     ):
         restore(target)
         return {
-            "sequences": sync_sequences(source, target),
+            "sequences": sync_sequences(source, target, partly=not Selection.of(spec.copy).everything),
             "large_objects": sync_differences(source, target),
             "materialized_views": refresh_matviews(target),
         }

@@ -34,13 +34,17 @@ def read_sequences(conn: psycopg.Connection[t.Any]) -> dict[str, tuple[int, bool
     return values
 
 
-def sync_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> int:
-    """Set every sequence of the target to the source's value; returns how many were set."""
+def sync_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], *, partly: bool = False) -> int:
+    """Set every sequence of the target to the source's value; returns how many were set.
+
+    :param partly: the migration leaves things out on purpose, so that some may not be there.
+    """
     values = read_sequences(source)
     if values:
         target.execute(
             "SELECT count(pg_catalog.setval(s.name::regclass, s.value, s.called))"
-            " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)",
+            " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)"
+            + (" WHERE to_regclass(s.name) IS NOT NULL" if partly else ""),
             [list(values), [v for v, dummy in values.values()], [c for dummy, c in values.values()]],
         )
     return len(values)

@@ -134,6 +134,16 @@ class ReplicationConnection:
         row = self.query(f"CREATE_REPLICATION_SLOT {quote_ident(name)} {kind}LOGICAL {quote_ident(plugin)} {tail}")[0]
         return CreatedSlot(str(row[0]), parse_lsn(str(row[1])), row[2] or "", str(row[3]))
 
+    def alive(self, timeout: float) -> bool:
+        """Sleep ``timeout`` seconds without a command, or less if the server ends the connection; is it still there?"""
+        readable, dummy, dummy2 = select.select([self._pq.socket], [], [], timeout)
+        if readable:
+            try:
+                self._pq.consume_input()
+            except psycopg.Error:
+                return False
+        return bool(self._pq.status == psycopg.pq.ConnStatus.OK)
+
     def close(self) -> None:
         """End the connection; the server releases slot and snapshot."""
         self._pq.finish()

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What one database needs before its first row is copied: plugin, publication, slot with snapshot, database on the target.
 
-The first time all of it is made, or, if any part fails, none of it stays. Later times find it again; a snapshot that was lost with its
-process is replaced by a new one, under which only the unfinished tables are copied (law 8).
+The first time all of it is made, or, if any part fails, none of it stays. Later times find it again, the snapshot too (``holder.py``);
+one that was lost all the same is replaced by a new one, under which only the unfinished tables are copied (law 8).
 """
 
 from __future__ import annotations
@@ -21,41 +21,19 @@ from ..migration.ledger import Ledger
 from ..migration.paths import read_json, write_json
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name, quote_ident
-from ..postgres.lsn import format_lsn, parse_lsn
+from ..postgres.lsn import format_lsn
+from ..postgres.selection import Selection
 from ..postgres.session import connect
 from ..snapshot.basecopy import Snapshot
 from ..snapshot.target import own_database, prepare_target, read_facts
 from ..source.plugin import PluginChoice, choose_plugin
 from ..source.publication import drop_publication, ensure_publication, streamed_tables
-from ..source.slot import create_slot, drop_slot, slot_exists
+from ..source.slot import drop_slot, slot_exists
 from ..spec import MigrationSpec
+from .holder import Order, SnapshotDesk
 
 COPIED = "base copy"
 """Ledger step: schema, rows, indexes and constraints of the database are on the target."""
-
-
-class HeldSnapshot:
-    """A snapshot exported by an ordinary session, for an offline migration.
-
-    ``consistent_point`` is the WAL position at that moment: only a number that tells one such snapshot from another.
-    """
-
-    def __init__(self, spec: MigrationSpec, database: str) -> None:
-        self._conn = connect(spec.source, database, purpose="snapshot")
-        self._conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        where = "pg_current_wal_lsn()" if self._conn.info.server_version >= 100000 else "pg_current_xlog_location()"
-        replica = self._conn.execute("SELECT pg_is_in_recovery()").fetchone()
-        if replica and replica[0]:
-            where = where.replace("current_wal", "last_wal_replay").replace("current_xlog", "last_xlog_replay")
-        row = self._conn.execute(f"SELECT pg_export_snapshot(), {where}::text").fetchone()
-        if row is None:
-            raise MigrationError(f"{spec.source.label(database)} exported no snapshot.")
-        self.snapshot: str = row[0]
-        self.consistent_point: int = parse_lsn(row[1])
-
-    def close(self) -> None:
-        """End the transaction that holds the snapshot."""
-        self._conn.close()
 
 
 @dataclasses.dataclass
@@ -85,18 +63,18 @@ def check_ground(spec: MigrationSpec) -> None:
                 own_database(spec, database)
 
 
-def prepare(spec: MigrationSpec, database: str, work: Path) -> Prepared:
-    """Make or find again what ``database`` needs; ``work`` is its folder on the runtime host.
+def prepare(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk) -> Prepared:
+    """Make or find again what ``database`` needs; ``work`` is its folder on the runtime host, ``desk`` knows who holds its snapshot.
 
     :raises MigrationError: saying which part failed; a first attempt leaves nothing behind on either side.
     """
     work.mkdir(parents=True, exist_ok=True)
     memory = read_json(work / MEMORY)
     if memory is None:
-        return _first_time(spec, database, work)
+        return _first_time(spec, database, work, desk)
     if memory.get("finished"):
         return Prepared(memory["slot"], None, None, finished=True)
-    return _again(spec, database, memory)
+    return _again(spec, database, memory, desk)
 
 
 def remember_finished(work: Path) -> None:
@@ -104,11 +82,11 @@ def remember_finished(work: Path) -> None:
     write_json(work / MEMORY, {**read_json(work / MEMORY), "finished": True})
 
 
-def _first_time(spec: MigrationSpec, database: str, work: Path) -> Prepared:
+def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk) -> Prepared:
     name = object_name(spec.key, database)
     with contextlib.ExitStack() as undo:
         choice: PluginChoice | None = None
-        snapshot: Snapshot
+        desk.end()
         if spec.online:
             choice = choose_plugin(spec.source, database, spec.changes.plugin)
             _undo_source(spec, database, name)  # of an attempt that was killed before it could remember its slot
@@ -116,9 +94,9 @@ def _first_time(spec: MigrationSpec, database: str, work: Path) -> Prepared:
             with connect(spec.source, database, purpose="prepare") as conn:
                 Baseline(work / FILE).take(conn, again=True)
             _publish(spec, database, name, choice)
-            snapshot = create_slot(spec.source, database, name, choice.plugin)
+            snapshot = desk.export(Order("slot", name, choice.plugin))
         else:
-            snapshot = HeldSnapshot(spec, database)
+            snapshot = desk.export(Order("plain"))
         undo.callback(snapshot.close)
         prepare_target(spec, database)
         undo.callback(_undo_target, spec, database)
@@ -131,7 +109,7 @@ def _first_time(spec: MigrationSpec, database: str, work: Path) -> Prepared:
     return Prepared(name, choice, snapshot)
 
 
-def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any]) -> Prepared:
+def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any], desk: SnapshotDesk) -> Prepared:
     choice = PluginChoice(**memory["choice"]) if memory["choice"] else None
     if choice:
         _require_slot(spec, database, memory["slot"])
@@ -140,11 +118,10 @@ def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any]) -> Prep
         ledger = Ledger(conn)
         ledger.create(spec.key)
         if ledger.step_done(COPIED):
+            desk.end()
             return Prepared(memory["slot"], choice, None)
     _bring_settings(spec, database)
-    if choice is None:
-        return Prepared(memory["slot"], None, HeldSnapshot(spec, database))
-    return Prepared(memory["slot"], choice, renew_snapshot(spec, database, choice))
+    return Prepared(memory["slot"], choice, desk.take_up() or renew_snapshot(spec, database, choice, desk))
 
 
 def _bring_settings(spec: MigrationSpec, database: str) -> None:
@@ -154,10 +131,12 @@ def _bring_settings(spec: MigrationSpec, database: str) -> None:
         apply_globals(plan_database(spec.source, spec.target, database, fresh=True))
 
 
-def renew_snapshot(spec: MigrationSpec, database: str, choice: PluginChoice) -> Snapshot:
-    """Another snapshot with the LSN that belongs to it, by a slot that goes with its connection; the stream's own slot stays."""
+def renew_snapshot(spec: MigrationSpec, database: str, choice: PluginChoice | None, desk: SnapshotDesk) -> Snapshot:
+    """Another snapshot with the LSN that belongs to it; online by a slot that goes with its holder, for the stream's own slot stays."""
+    if choice is None:
+        return desk.export(Order("plain"))
     name = f"{object_name(spec.key, database)[:50]}_{secrets.token_hex(4)}"
-    return create_slot(spec.source, database, name, choice.plugin, temporary=True)
+    return desk.export(Order("temporary", name, choice.plugin))
 
 
 def _require_slot(spec: MigrationSpec, database: str, name: str) -> None:
@@ -175,7 +154,7 @@ def _publish(spec: MigrationSpec, database: str, name: str, choice: PluginChoice
     if choice.plugin != "pgoutput":
         return
     with connect(spec.source, database, purpose="prepare") as conn:
-        ensure_publication(conn, name, streamed_tables(conn))
+        ensure_publication(conn, name, streamed_tables(conn, Selection.of(spec.copy)))
 
 
 def _undo_source(spec: MigrationSpec, database: str, name: str) -> None:

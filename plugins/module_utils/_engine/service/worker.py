@@ -21,12 +21,13 @@ from ..migration.ledger import Ledger
 from ..migration.paths import MigrationPaths
 from ..postgres.identifiers import object_name
 from ..postgres.session import connect
-from ..snapshot.basecopy import BaseCopy, CopyJob
+from ..snapshot.basecopy import BaseCopy, CopyJob, Snapshot
 from ..source.publication import drop_publication
 from ..source.slot import drop_slot
 from ..spec import MigrationSpec
 from ..verify.compare import verify_database
 from .follow import Follower
+from .holder import SnapshotDesk
 from .link import Link
 from .prepare import COPIED, Prepared, prepare, remember_finished, renew_snapshot
 
@@ -50,8 +51,15 @@ class Worker:
 
         :raises MigrationError: what the service is to record.
         """
+        self._desk = SnapshotDesk(self._paths, self._spec, self._database)
+        try:
+            self._move()
+        finally:
+            self._desk.close()
+
+    def _move(self) -> None:
         self._phase("preparing")
-        prepared = prepare(self._spec, self._database, self._paths.work(self._database))
+        prepared = prepare(self._spec, self._database, self._paths.work(self._database), self._desk)
         if prepared.finished:
             self._phase("finished")
             self._obey()
@@ -84,16 +92,19 @@ class Worker:
             start_lsn=snapshot.consistent_point,
         )
         choice = prepared.choice
-        renew = (lambda: renew_snapshot(self._spec, self._database, choice)) if choice else None
+
+        def renew() -> Snapshot:
+            return renew_snapshot(self._spec, self._database, choice, self._desk)
+
         over = threading.Event()
         try:
             if choice:
                 self._guard(choice.messages, over)
-            BaseCopy(job, self._progress, snapshot.close, self._link.stop, renew).run()
+            BaseCopy(job, self._progress, snapshot.close, self._link.stop, renew if choice else None).run()
         finally:
             over.set()
-            snapshot.close()
-        if self._failure:
+        if self._failure:  # the guard's: the source is to be spared
+            self._desk.end()
             raise self._failure
         if not self._link.stop.is_set():
             with connect(self._spec.target, self._database, purpose="copy") as conn:

@@ -15,27 +15,36 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..errors import CopyError, MigrationError
+from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..migration.ledger import Ledger
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA
+from ..postgres.selection import Selection
 from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
 from . import finish, plan
 from .foreignkeys import add_foreign_keys, read_foreign_keys
 from .formats import Types, choose_format
-from .indexes import IndexBuilder, covered, read_indexes, session_setup
+from .indexes import PG_CONSTRAINT, IndexBuilder, covered, read_indexes, session_setup
 from .largeobjects import copy_large_objects
 from .pool import TargetPool
 from .progress import Progress
 from .relay import Done, Route
+from .restraint import Restraint, free_connections, jobs_within, no_pressure
 from .schema import SchemaCopy
+from .selected import select
 from .tables import TableCopy
 from .tools import Stopped
 
 RENEWALS = 10
 """How many further snapshots are asked for before a table that is emptied again and again ends the copy."""
+
+USELESS = ("PGM3008", "PGM3009")
+"""Errors after which another run needs another snapshot: it has ended, or a table that it shows is not there any more."""
+
+LEFTOVER_SECONDS = 60.0
+"""How long the server may take to end them."""
 
 OURS = ("relay", "index", "finish tables", "large objects", "base copy")
 """Purposes of our sessions on the target; those of a killed run are ended, or their CREATE INDEX would go on."""
@@ -66,10 +75,11 @@ class BaseCopy:
     """See the module.
 
     :param report: is given figures that changed, at most every half second.
-    :param release: gives the snapshot back.
+    :param release: gives the snapshot back; not called where the copy ends before all rows are copied, so that it can be taken up again.
     :param stop: ends :meth:`run` within a second, resumable.
     :param renew: makes another snapshot with its own start LSN (law 8), for tables that were emptied or rewritten on the source
         before they were copied, or whose snapshot was lost; without it such a table ends the copy with an error.
+    :param pressure: asks for restraint, from 0 (none) to 1 (no row moves), see :mod:`.restraint`.
     """
 
     def __init__(
@@ -79,6 +89,7 @@ class BaseCopy:
         release: t.Callable[[], None],
         stop: threading.Event,
         renew: t.Callable[[], Snapshot] | None = None,
+        pressure: t.Callable[[], float] = no_pressure,
     ) -> None:
         self._job = job
         self._spec = job.spec
@@ -86,6 +97,7 @@ class BaseCopy:
         self._release = _Once(release)
         self._stop = stop
         self._renew = renew
+        self._restraint = Restraint(job.spec, job.database, pressure, self._progress.note)
         self._moved = 0
         self._formats: dict[str, str] = {}
 
@@ -104,6 +116,13 @@ class BaseCopy:
             except Stopped:
                 stopped = True
             except psycopg.Error as exc:
+                if lost(exc):
+                    label = self._spec.target.label(self._job.database)
+                    raise ConnectionFailed(
+                        f"A session of the base copy was lost ({label} or the source): {' '.join(str(exc).split())}",
+                        hint="What is copied stays; the copy goes on by itself when the server answers.",
+                        details={"reason": "lost"},
+                    ) from exc
                 words = exc.diag.message_primary or " ".join(str(exc).split())
                 raise CopyError(
                     f"The base copy of {self._job.database} failed: {words} (SQLSTATE {exc.sqlstate or 'none'}).",
@@ -123,34 +142,49 @@ class BaseCopy:
         control = open_.enter_context(connect(spec.target, database, purpose="base copy"))
         self._end_leftovers(control)
         source = self._under_snapshot(open_, self._job.snapshot)
+        spec = self._within_budget(source, control)
         self._progress.set(step="schema")
-        schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop)
+        selected = select(source, Selection.of(spec.copy), read_tables(source))
+        schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop, selected)
         schema.dump(self._job.snapshot)
         schema.apply_pre_data()
 
-        tables = read_tables(source)
+        tables = selected.tables
         indexes = read_indexes(source, [table.oid for table in tables if table.kind == "r"])
-        keys = read_foreign_keys(source)
+        ours = {table.qualified for table in tables}
+        keys = [key for key in read_foreign_keys(source) if key.relation in ours and (PG_CONSTRAINT, key.oid) not in selected.dropped]
         matviews = finish.populated_matviews(source)
         self._choose_formats(source, control, tables)
-        builder = IndexBuilder(spec, database, indexes, control, self._progress, self._stop)
+        alone, trees = finish.analyzed_alone(source, tables)
+        builder = IndexBuilder(spec, database, indexes, alone, control, self._progress, self._stop)
         open_.callback(builder.pool.close)
 
         self._progress.set(step="copy")
-        copied = self._copy_rows(open_, source, control, tables, builder)
+        with self._restraint:
+            copied = self._copy_rows(open_, source, control, tables, builder)
         self._progress.set(step="indexes")
         builder.pool.drain()
         self._progress.set(step="constraints")
-        schema.apply_post_data(covered(indexes) | {(2606, key.oid) for key in keys})
+        schema.apply_post_data(covered(indexes) | {(PG_CONSTRAINT, key.oid) for key in keys})
         pool = TargetPool(
             spec.target, database, spec.copy.index_jobs, "finish tables", session_setup(control, spec.copy.index_jobs), self._stop
         )
         open_.callback(pool.close)
         add_foreign_keys(control, pool, keys)
         self._progress.set(step="finish")
-        self._finish(control, pool, schema, tables, matviews)
+        self._finish(control, pool, schema, trees, matviews)
         self._progress.set(step="done")
         return copied
+
+    def _within_budget(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any]) -> MigrationSpec:
+        """Take no more sessions than were granted, or than half of what is free on either server."""
+        copy = self._spec.copy
+        here, there = (copy.max_connections - 2 if copy.max_connections else free_connections(c) // 2 for c in (source, control))
+        jobs, index_jobs = jobs_within(copy.jobs, copy.index_jobs, here, there)
+        if (jobs, index_jobs) != (copy.jobs, copy.index_jobs):
+            self._progress.note(f"{jobs} relays and {index_jobs} index builders: the servers have no sessions for more.")
+            self._spec = dataclasses.replace(self._spec, copy=dataclasses.replace(copy, jobs=jobs, index_jobs=index_jobs))
+        return self._spec
 
     # -- rows
 
@@ -162,10 +196,10 @@ class BaseCopy:
         tables: t.Sequence[Table],
         builder: IndexBuilder,
     ) -> list[Done]:
-        """All rows and large objects; the snapshot is given back at the end, whatever the end is."""
+        """All rows and large objects; the snapshot is given back when the last of them is on the target, and kept for the next run else."""
         snapshot, start_lsn, release = self._job.snapshot, self._job.start_lsn, self._release
         pending = [table for table in tables if table.kind == "r"]
-        copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table.oid))
+        copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table))
         objects = _InBackground(lambda: self._large_objects(snapshot))
         try:
             for round_ in range(RENEWALS + 1):
@@ -192,9 +226,12 @@ class BaseCopy:
                 source = self._under_snapshot(open_, snapshot)
                 now = {table.oid: table for table in read_tables(source)}
                 pending = [now[table.oid] for table in pending if table.oid in now]
+        except CopyError as exc:
+            if exc.code in USELESS:
+                release()
+            raise
         finally:
             objects.abandon()
-            release()
         return copy.done
 
     def _units(
@@ -209,8 +246,8 @@ class BaseCopy:
         """What is left to copy of ``tables`` under the snapshot of ``start_lsn``; tables that are complete go on to their indexes."""
         copy = self._spec.copy
         planned = plan.plan_tables(source, tables, copy.chunk_bytes, copy.jobs)
-        if first:
-            planned = plan.remember(self._job.workdir / "plan.json", start_lsn, planned)
+        planned = plan.remember(self._job.workdir / "plan.json", start_lsn, planned)
+        planned = plan.mark_used(control, planned)
         have: dict[str, list[t.Any]] = {}
         for chunk in Ledger(control).chunks():
             have.setdefault(chunk.relation, []).append(chunk)
@@ -229,7 +266,7 @@ class BaseCopy:
                 if done[0].start_lsn != start_lsn:
                     older.append(item.table.label)
                 if first:
-                    builder.table_complete(item.table.oid)
+                    builder.table_complete(item.table)
                 continue
             kept = {chunk.chunk for chunk in done if chunk.start_lsn == start_lsn and chunk.chunks == len(item.chunks)}
             if done and not kept and not first:
@@ -263,7 +300,9 @@ class BaseCopy:
 
     def _route(self, snapshot: str, start_lsn: int) -> Route:
         spec = self._spec
-        return Route(spec.source, spec.target, self._job.database, snapshot, start_lsn, self._formats, self._encoding, self._count)
+        return Route(
+            spec.source, spec.target, self._job.database, snapshot, start_lsn, self._formats, self._encoding, self._count, self._restraint
+        )
 
     def _count(self, size: int) -> None:
         self._moved += size
@@ -284,10 +323,10 @@ class BaseCopy:
         control: psycopg.Connection[t.Any],
         pool: TargetPool,
         schema: SchemaCopy,
-        tables: t.Sequence[Table],
+        trees: t.Sequence[str],
         matviews: t.Collection[str],
     ) -> None:
-        finish.analyze(control, pool, [(table.qualified, table.bytes) for table in tables])
+        finish.analyze(pool, trees)
         try:
             finish.refresh_matviews(control, matviews)
         except psycopg.Error as exc:
@@ -296,7 +335,7 @@ class BaseCopy:
             )
         with connect(self._spec.source, self._job.database, purpose="base copy") as source:
             with server_errors("set the sequences", self._spec.target, self._job.database, kind=CopyError):
-                finish.set_sequences(source, control)
+                finish.set_sequences(source, control, partly=not Selection.of(self._spec.copy).everything)
             schema.take_back(source)
 
     def _under_snapshot(self, open_: contextlib.ExitStack, snapshot: str) -> psycopg.Connection[t.Any]:
@@ -314,12 +353,26 @@ class BaseCopy:
         return conn
 
     def _end_leftovers(self, control: psycopg.Connection[t.Any]) -> None:
-        """End sessions of an earlier run of ours that nobody holds any more."""
-        control.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
-            " AND pid <> pg_backend_pid() AND application_name = ANY(%s)",
-            [[application_name(self._spec.target, purpose) for purpose in OURS]],
+        """End sessions of an earlier run of ours that nobody holds any more, and wait until they are gone: what one of them
+        still commits must be in the ledger before that is read.
+
+        :raises CopyError: PGM3013 if one does not end.
+        """
+        names = [application_name(self._spec.target, purpose) for purpose in OURS]
+        deadline = time.monotonic() + LEFTOVER_SECONDS
+        query = (
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
+            " AND pid <> pg_backend_pid() AND application_name = ANY(%s)"
         )
+        while left := control.execute(query, [names]).fetchall():
+            if time.monotonic() > deadline:
+                raise CopyError(
+                    f"Sessions of an earlier run do not end on {self._spec.target.label()}: pid {', '.join(str(r[0]) for r in left)}.",
+                    code="PGM3013",
+                    hint="See what they wait for in pg_stat_activity of the target, then run the playbook again.",
+                )
+            if self._stop.wait(0.05):
+                raise Stopped
 
     def _choose_formats(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any], tables: t.Sequence[Table]) -> None:
         """Binary or text for each table, and the client encoding of the relays."""
@@ -352,6 +405,12 @@ class BaseCopy:
             item["seconds"] = round(item["seconds"] + done.seconds, 3)
             item["chunks"] += 1
         return sorted(tables.values(), key=lambda i: -int(i["bytes"]))
+
+
+def lost(exc: psycopg.Error) -> bool:
+    """Did a session end, rather than a statement fail?"""
+    state = exc.sqlstate or ""
+    return isinstance(exc, psycopg.OperationalError) and (not state or state.startswith(("08", "57P")))
 
 
 class _Once:

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
+from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS, Table
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_literal, quote_qualified
+from .indexes import analysis
 from .pool import TargetPool
 
 BATCH = 500
@@ -79,8 +80,11 @@ def _refresh(conn: psycopg.Connection[t.Any], name: str) -> None:
             conn.execute("SET search_path = pg_catalog")
 
 
-def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> int:
-    """Set the target's sequences to the source's present values; the cutover sets them again, exactly."""
+def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], *, partly: bool = False) -> int:
+    """Set the target's sequences to the source's present values; the cutover sets them again, exactly.
+
+    :param partly: the migration leaves things out on purpose, so that some may not be there.
+    """
     names = [
         quote_qualified(schema, name)
         for schema, name in source.execute(
@@ -94,33 +98,36 @@ def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[
         values = source.execute(query.encode()).fetchall()
         target.execute(
             "SELECT count(pg_catalog.setval(s.name::regclass, s.value, s.called))"
-            " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)",
+            " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)"
+            + (" WHERE to_regclass(s.name) IS NOT NULL" if partly else ""),
             [[v[0] for v in values], [v[1] for v in values], [v[2] for v in values]],
         )
     return len(names)
 
 
-def analyze(conn: psycopg.Connection[t.Any], pool: TargetPool, tables: t.Sequence[tuple[str, int]]) -> None:
-    """ANALYZE ``tables`` (qualified name, bytes), the largest first, small ones together; waits for the end."""
-    several = conn.info.server_version >= 110000
-    batch: list[str] = []
-    for name, size in sorted(tables, key=lambda item: -item[1]):
-        if not several or size > 8 << 20:
-            pool.submit(size, f"analyze {name}", _analyze([name]))
-            continue
-        batch.append(name)
-        if len(batch) == 50:
-            pool.submit(1, "analyze tables", _analyze(batch))
-            batch = []
-    if batch:
-        pool.submit(1, "analyze tables", _analyze(batch))
+def analyzed_alone(conn: psycopg.Connection[t.Any], tables: t.Sequence[Table]) -> tuple[set[int], list[str]]:
+    """Which tables get their statistics one by one, and which partitioned ones with all that is below them.
+
+    ANALYZE of a partitioned table reads its partitions too (until version 18), so they are not read a second time. It is done where
+    the source has such statistics; autovacuum does not make them.
+
+    :return: OIDs of the ones, qualified names of the others.
+    """
+    parent = dict(conn.execute("SELECT inhrelid::bigint, inhparent::bigint FROM pg_inherits").fetchall())
+    known = {(row[0], row[1]) for row in conn.execute("SELECT DISTINCT schemaname::text, tablename::text FROM pg_stats WHERE inherited")}
+    roots = {x.oid: x.qualified for x in tables if x.kind == "p" and not x.is_partition and (x.schema, x.name) in known}
+
+    def below_a_root(table: Table) -> bool:
+        oid = table.oid
+        while table.is_partition and oid in parent:
+            oid = parent[oid]
+        return oid in roots
+
+    return {table.oid for table in tables if table.kind == "r" and not below_a_root(table)}, list(roots.values())
+
+
+def analyze(pool: TargetPool, names: t.Sequence[str]) -> None:
+    """ANALYZE the tables ``names`` (qualified), each in a task of its own; waits for the end."""
+    for name in names:
+        pool.submit(1, f"analyze {name}", analysis([name]))
     pool.drain()
-
-
-def _analyze(names: t.Sequence[str]) -> t.Callable[[psycopg.Connection[t.Any]], None]:
-    statement = ("ANALYZE " + ", ".join(names)).encode()
-
-    def run(conn: psycopg.Connection[t.Any]) -> None:
-        conn.execute(statement)
-
-    return run

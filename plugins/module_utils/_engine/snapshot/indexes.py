@@ -9,10 +9,12 @@ again when the work is taken up later; an invalid index is dropped and built ane
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import threading
 import typing as t
 
+from ..postgres.catalog import Table
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
 from ..spec import MigrationSpec
@@ -25,8 +27,10 @@ PG_CLASS, PG_CONSTRAINT = 1259, 2606
 WEIGHT = {"gin": 3.0, "gist": 4.0, "spgist": 3.0, "brin": 0.2}
 """Cost of a byte of index against one of a B-tree, for the order alone."""
 
-SMALL = 16 << 20
-"""Below this many bytes of indexes a table's are built in one message: round trips cost more than the work."""
+SMALL = 8 << 20
+SMALL_TABLE = 8 << 20
+GROUP = 50
+"""Up to so many bytes of indexes and of table, tables are served in groups of so many."""
 
 _INDEXES = """
     SELECT i.indrelid, i.indexrelid, n.nspname::text, t.relname::text, c.relname::text, pg_get_indexdef(i.indexrelid), i.indisvalid,
@@ -142,85 +146,156 @@ def session_setup(conn: psycopg.Connection[t.Any], jobs: int) -> str:
 
 
 class IndexBuilder:
-    """Builds ``indexes`` on the target, each table's when :meth:`table_complete` says so."""
+    """Builds ``indexes`` on the target, each table's when :meth:`table_complete` says so, and has the table analyzed behind them.
+
+    Small tables are served in groups, one message and one transaction for each: with thousands of tables round trips and commits cost
+    more than the work. A large table's indexes are tasks of their own, so that several are built at once.
+
+    :param analyze: OIDs (of the source) of the tables that get their statistics here and not through a parent.
+    """
 
     def __init__(
         self,
         spec: MigrationSpec,
         database: str,
         indexes: t.Sequence[Index],
+        analyze: t.Collection[int],
         control: psycopg.Connection[t.Any],
         progress: Progress,
         stop: threading.Event,
     ) -> None:
         self._progress = progress
+        self._analyze = analyze
         self._by_table: dict[int, list[Index]] = {}
         for index in indexes:
             self._by_table.setdefault(index.table_oid, []).append(index)
         self._lock = threading.Lock()
+        self._small: collections.deque[_Job] = collections.deque()
         self._left: dict[int, int] = {}
         self._present = {(schema, name): (valid, constrained) for schema, name, valid, constrained in control.execute(_PRESENT)}
         jobs = spec.copy.index_jobs
         progress.set(indexes_total=len(indexes), indexes_done=0)
         self.pool = TargetPool(spec.target, database, jobs, "index", session_setup(control, jobs), stop)
 
-    def table_complete(self, oid: int) -> None:
-        """The table with the source's ``oid`` has all its rows: build its indexes."""
-        indexes = self._by_table.pop(oid, [])
-        if not indexes:
+    def table_complete(self, table: Table) -> None:
+        """``table`` has all its rows: build its indexes, then ANALYZE it."""
+        job = _Job(table, tuple(self._by_table.pop(table.oid, ())), table.oid in self._analyze)
+        todo = [i for i in job.indexes if not i.whole and not self._present.get((i.schema, i.name), (False, False))[0]]
+        if table.bytes <= SMALL_TABLE and sum(i.bytes for i in todo) <= SMALL:
+            self._small.append(job)
+            self.pool.submit(sum(i.cost for i in job.indexes), "build the indexes of small tables", self._build_group)
+        elif not todo:
+            self.pool.submit(sum(i.cost for i in job.indexes), f"add the constraints of {table.label}", self._finisher(job))
+        else:
+            self._left[table.oid] = len(todo)
+            for index in todo:
+                self.pool.submit(index.cost, f"build the index {index.name} of {table.label}", self._builder(job, index))
+
+    # -- small tables
+
+    def _build_group(self, conn: psycopg.Connection[t.Any]) -> None:
+        """The small tables that wait, up to :data:`GROUP`. If one fails, each becomes a task of its own, so that the error names it."""
+        with self._lock:
+            jobs = [self._small.popleft() for dummy in range(min(GROUP, len(self._small)))]
+        if not jobs:
             return
-        todo = [i for i in indexes if not i.whole and not self._present.get((i.schema, i.name), (False, False))[0]]
-        last = self._finisher(indexes)
-        label = f"{indexes[0].schema}.{indexes[0].table}"
-        if not todo or sum(i.bytes for i in todo) <= SMALL:
+        try:
+            self._build_all(conn, jobs)
+        except psycopg.Error:
+            for job in jobs:
+                doing = f"build the indexes of {job.table.label}"
+                self.pool.submit(1, doing, lambda conn, job=job: self._build_all(conn, [job]))  # type: ignore[misc]
 
-            def all_at_once(conn: psycopg.Connection[t.Any]) -> None:
-                with conn.transaction():
-                    for index in todo:
-                        self._create(conn, index)
-                    last(conn)
+    def _build_all(self, conn: psycopg.Connection[t.Any], jobs: t.Sequence[_Job]) -> None:
+        with conn.transaction():
+            have = _constraints(conn, [job.table.qualified for job in jobs if job.indexes])
+            statements: list[str] = []
+            for job in jobs:
+                statements += [s for i in job.indexes if not i.whole for s in self._creation(i)]
+                statements += _attachments(job.indexes, have)
+            statements += analyze_statements(conn, [job.table.qualified for job in jobs if job.analyze])
+            if statements:
+                conn.execute("; ".join(statements).encode())
+        self._progress.add(indexes_done=sum(len(job.indexes) for job in jobs))
 
-            self.pool.submit(sum(i.cost for i in indexes), f"build the indexes of {label}", all_at_once)
-            return
-        self._left[oid] = len(todo)
-        for index in todo:
-            self.pool.submit(index.cost, f"build the index {index.name} of {label}", self._builder(oid, index, last, label))
+    # -- large tables
 
-    def _builder(
-        self, oid: int, index: Index, last: t.Callable[[psycopg.Connection[t.Any]], None], label: str
-    ) -> t.Callable[[psycopg.Connection[t.Any]], None]:
+    def _builder(self, job: _Job, index: Index) -> t.Callable[[psycopg.Connection[t.Any]], None]:
         def build(conn: psycopg.Connection[t.Any]) -> None:
-            self._create(conn, index)
+            for statement in self._creation(index):
+                conn.execute(statement.encode())
             with self._lock:
-                self._left[oid] -= 1
-                finished = not self._left[oid]
+                self._left[job.table.oid] -= 1
+                finished = not self._left[job.table.oid]
             if finished:
-                self.pool.submit(float("inf"), f"add the constraints of {label}", last)
+                self.pool.submit(float("inf"), f"add the constraints of {job.table.label}", self._finisher(job))
 
         return build
 
-    def _create(self, conn: psycopg.Connection[t.Any], index: Index) -> None:
+    def _creation(self, index: Index) -> list[str]:
+        """CREATE INDEX; what a killed build left half-made goes first."""
         there = self._present.get((index.schema, index.name))
-        if there and not there[0]:
-            conn.execute(f"DROP INDEX IF EXISTS {quote_qualified(index.schema, index.name)}".encode())
-        conn.execute(index.create().encode())
+        broken = there is not None and not there[0]
+        return [*([f"DROP INDEX IF EXISTS {quote_qualified(index.schema, index.name)}"] if broken else []), index.create()]
 
-    def _finisher(self, indexes: t.Sequence[Index]) -> t.Callable[[psycopg.Connection[t.Any]], None]:
-        """The task after a table's last index: its constraints and marks, in one transaction."""
+    def _finisher(self, job: _Job) -> t.Callable[[psycopg.Connection[t.Any]], None]:
+        """The task after a large table's last index: its constraints and marks in one transaction, then statistics in two stages."""
 
         def finish(conn: psycopg.Connection[t.Any]) -> None:
             with conn.transaction():
-                have = {
-                    row[0]
-                    for row in conn.execute(
-                        "SELECT conname::text FROM pg_constraint WHERE conrelid = %s::regclass AND contype IN ('p', 'u', 'x')",
-                        [indexes[0].relation],
-                    )
-                }
-                statements = [i.attach() for i in indexes if i.contype and i.name not in have]
-                statements += [mark for i in indexes for mark in i.marks()]
+                statements = _attachments(job.indexes, _constraints(conn, [job.table.qualified]))
                 if statements:
                     conn.execute("; ".join(statements).encode())
-            self._progress.add(indexes_done=len(indexes))
+            self._progress.add(indexes_done=len(job.indexes))
+            if job.analyze:
+                quick = analyze_statements(conn, [job.table.qualified])
+                conn.execute("; ".join(["SET default_statistics_target = 1", *quick, "RESET default_statistics_target"]).encode())
+                self.pool.submit(0, f"analyze {job.table.label}", analysis([job.table.qualified]))
 
         return finish
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What a complete table still needs."""
+
+    table: Table
+    indexes: tuple[Index, ...]
+    analyze: bool
+
+
+def _constraints(conn: psycopg.Connection[t.Any], relations: t.Sequence[str]) -> set[tuple[str, str, str]]:
+    """Schema, table and name of the constraints with an index that these tables have already."""
+    if not relations:
+        return set()
+    rows = conn.execute(
+        "SELECT n.nspname::text, c.relname::text, k.conname::text FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.conrelid = ANY(%s::regclass[]) AND k.contype IN ('p', 'u', 'x')",
+        [list(relations)],
+    )
+    return {(row[0], row[1], row[2]) for row in rows}
+
+
+def _attachments(indexes: t.Sequence[Index], have: t.Collection[tuple[str, str, str]]) -> list[str]:
+    """The constraints that are missing, and what else is remembered of the indexes."""
+    statements = [i.attach() for i in indexes if i.contype and (i.schema, i.table, i.name) not in have]
+    return statements + [mark for i in indexes for mark in i.marks()]
+
+
+def analyze_statements(conn: psycopg.Connection[t.Any], names: t.Sequence[str]) -> list[str]:
+    """ANALYZE for the tables ``names`` (qualified); before version 11 it takes one table only."""
+    if not names:
+        return []
+    if conn.info.server_version < 110000:
+        return [f"ANALYZE {name}" for name in names]
+    return ["ANALYZE " + ", ".join(names)]
+
+
+def analysis(names: t.Sequence[str]) -> t.Callable[[psycopg.Connection[t.Any]], None]:
+    """The task that makes the statistics of the tables ``names``."""
+
+    def run(conn: psycopg.Connection[t.Any]) -> None:
+        for statement in analyze_statements(conn, names):
+            conn.execute(statement.encode())
+
+    return run

@@ -44,11 +44,13 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedTable:
-    """A table, the file that held it when the snapshot was taken, and its chunks."""
+    """A table, the file that held it when the snapshot was taken, and its chunks. ``used``: the target's table has been written to,
+    if only by a transaction that was rolled back."""
 
     table: Table
     filenode: int
     chunks: tuple[Chunk, ...]
+    used: bool = False
 
     @property
     def bytes(self) -> int:
@@ -180,6 +182,14 @@ def bundle(parts: t.Iterable[tuple[PlannedTable, Chunk]]) -> list[Unit]:
     if small:
         units.append(Unit(tuple(small)))
     return sorted(units, key=lambda u: -u.bytes)
+
+
+def mark_used(target: psycopg.Connection[t.Any], planned: t.Sequence[PlannedTable]) -> list[PlannedTable]:
+    """``planned`` with what the target's files show: only an empty file needs no TRUNCATE before the rows come."""
+    names = [item.table.qualified for item in planned]
+    query = "SELECT n FROM unnest(%s::text[]) n WHERE coalesce(pg_catalog.pg_relation_size(pg_catalog.to_regclass(n)), 0) > 0"
+    used = {row[0] for row in target.execute(query, [names])}
+    return [dataclasses.replace(item, used=item.table.qualified in used) for item in planned]
 
 
 def remember(path: Path, start_lsn: int, planned: t.Sequence[PlannedTable]) -> list[PlannedTable]:

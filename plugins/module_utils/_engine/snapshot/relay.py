@@ -20,9 +20,15 @@ from ..postgres.lsn import format_lsn
 from ..postgres.session import connect_bulk
 from ..spec import Endpoint
 from .plan import Chunk, PlannedTable, Unit
+from .restraint import Restraint
 
 QUEUE = 8
 """Buffers between reader and writer: enough to ride out a pause of one side, small enough for any memory."""
+
+
+FREEZE_FROM = 8 << 20
+"""Bytes from which a whole table is copied frozen, which takes a TRUNCATE in the same transaction (manual, COPY). Below, the later
+vacuum is cheaper than the new files."""
 
 
 class SnapshotGone(Exception):
@@ -45,6 +51,7 @@ class Route:
     formats: t.Mapping[str, str]
     encoding: str
     moved: t.Callable[[int], None]  # told the bytes of each buffer
+    restraint: Restraint | None = None
 
 
 @dataclasses.dataclass
@@ -86,8 +93,10 @@ class Relay:
                 conn.terminate()
         self._source = self._target = None
 
-    async def copy(self, unit: Unit) -> list[Done]:
-        """Copy ``unit`` in one transaction on each side.
+    async def copy(self, unit: Unit, *, again: bool = False) -> list[Done]:
+        """Copy ``unit`` in one transaction on each side; ``again`` after an attempt that failed.
+
+        A whole table is emptied first where that is worth its price, a new file: for FREEZE, or because it has been written to.
 
         :raises SnapshotGone: if the snapshot does not show these tables any more.
         :raises asyncpg.PostgresError: the server's refusal; both transactions are then rolled back.
@@ -96,10 +105,12 @@ class Relay:
         try:
             await self._begin_source(source, unit)
             await target.execute("BEGIN")
-            whole = [planned.table.qualified for planned, chunk in unit.parts if chunk.count == 1]
-            if whole:
-                await target.execute("TRUNCATE ONLY " + ", ONLY ".join(whole))
-            done = [await self._part(source, target, planned, chunk) for planned, chunk in unit.parts]
+            emptied = {
+                p.table.oid: p.table.qualified for p, c in unit.parts if c.count == 1 and (again or p.used or c.bytes >= FREEZE_FROM)
+            }
+            if emptied:
+                await target.execute("TRUNCATE ONLY " + ", ONLY ".join(emptied.values()))
+            done = [await self._part(source, target, p, c, freeze=p.table.oid in emptied) for p, c in unit.parts]
             start = format_lsn(self._route.start_lsn)
             marks = [(d.planned.table.qualified, d.chunk.number, d.chunk.count, start, d.rows, d.bytes) for d in done]
             await target.executemany(MARK_CHUNK, marks)
@@ -134,7 +145,9 @@ class Relay:
             if (row["node"] or 0) != planned.filenode:
                 raise SnapshotGone(f"{planned.table.label} was emptied or rewritten on the source since the snapshot")
 
-    async def _part(self, source: asyncpg.Connection, target: asyncpg.Connection, planned: PlannedTable, chunk: Chunk) -> Done:
+    async def _part(
+        self, source: asyncpg.Connection, target: asyncpg.Connection, planned: PlannedTable, chunk: Chunk, freeze: bool
+    ) -> Done:
         clock = asyncio.get_running_loop().time
         started = clock()
         if chunk.count == 1 and chunk.bytes == 0:  # no file blocks: no row
@@ -156,7 +169,11 @@ class Relay:
 
         async def buffers() -> t.AsyncIterator[bytes]:
             nonlocal moved
+            restraint, woke = self._route.restraint, clock()
             while (buffer := await queue.get()) is not None:
+                if restraint:
+                    await restraint.pass_(len(buffer), clock() - woke)
+                    woke = clock()
                 moved += len(buffer)
                 self._route.moved(len(buffer))
                 yield buffer
@@ -165,7 +182,7 @@ class Relay:
         reader = asyncio.ensure_future(read())
         try:
             answer = await target.copy_to_table(
-                table.name, schema_name=table.schema, columns=columns, source=buffers(), format=format_, freeze=chunk.count == 1 or None
+                table.name, schema_name=table.schema, columns=columns, source=buffers(), format=format_, freeze=freeze or None
             )
         finally:
             if not reader.done():

@@ -16,6 +16,7 @@ from ..spec import MigrationSpec
 from .archive import Archive, Entry, Statement, adapt, wanted
 from .progress import Progress
 from .roles import RolePlan, lend_create, plan_roles, take_back_create
+from .selected import Selected
 from .target import PRE_DATA
 from .tools import Stopped, connection_string, find_tools, password_file, run_tool
 
@@ -49,8 +50,10 @@ class SchemaCopy:
         target: psycopg.Connection[t.Any],
         progress: Progress,
         stop: threading.Event,
+        selected: Selected,
     ) -> None:
         self._spec = spec
+        self._selected = selected
         self._database = database
         self._target = target
         self._progress = progress
@@ -63,7 +66,7 @@ class SchemaCopy:
         self.roles: RolePlan = plan_roles(spec, source, target)
         row = target.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
         self._superuser = bool(row and row[0])
-        for note in self.roles.notes:
+        for note in (*self.roles.notes, *selected.notes()):
             progress.note(note)
 
     def dump(self, snapshot: str) -> None:
@@ -83,6 +86,7 @@ class SchemaCopy:
                 "--lock-wait-timeout=30s",
                 f"--snapshot={snapshot}",
                 f"--exclude-schema={SCHEMA}",
+                *self._selected.arguments,
                 f"--file={fresh}",
                 "--dbname=" + connection_string(self._spec.source, self._database, passfile),
             ]
@@ -124,8 +128,12 @@ class SchemaCopy:
 
     def _chosen(self, quiet: bool = False) -> list[Entry]:
         chosen = []
-        for entry in self._archive.contents():
+        contents = self._archive.contents()
+        without = self._selected.names_dropped(contents)
+        for entry in contents:
             yes, note = wanted(entry, event_triggers=self._superuser)
+            if yes and not self._selected.keeps(entry, without):
+                continue
             if yes:
                 chosen.append(entry)
             elif note and not quiet:

@@ -35,7 +35,7 @@ def passing(exc: BaseException) -> bool:
     state = getattr(exc, "sqlstate", None) or ""
     if state:
         return str(state).startswith(PASSING)
-    return isinstance(exc, (OSError, asyncio.TimeoutError, asyncpg.InterfaceError))
+    return isinstance(exc, (OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError))
 
 
 class TableCopy:
@@ -100,7 +100,7 @@ class TableCopy:
         self._begin(unit)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                done = await relay.copy(unit)
+                done = await relay.copy(unit, again=attempt > 1)
                 break
             except SnapshotGone as exc:
                 self._lose(unit, exc.reason)
@@ -155,6 +155,9 @@ def failure(unit: Unit, exc: Exception) -> MigrationError:
     """What to raise for ``unit``: which tables, the server's words, the remedy."""
     if isinstance(exc, MigrationError):
         return exc
+    if passing(exc) and not str(getattr(exc, "sqlstate", None) or "").startswith(("40", "55")):
+        hint = "What is copied stays; the copy goes on by itself when the server answers."
+        return ConnectionFailed(f"Sessions of the base copy end again and again: {exc}", hint=hint, details={"reason": "lost"})
     labels = ", ".join(planned.table.label for planned, dummy in unit.parts[:5]) + (", ..." if len(unit.parts) > 5 else "")
     state = str(getattr(exc, "sqlstate", None) or "")
     words = str(exc) or type(exc).__name__

@@ -13,11 +13,15 @@ import typing as t
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
+from ..postgres.selection import Selection, chosen_tables
+
+EVERYTHING = Selection()
 
 
-def streamed_tables(conn: psycopg.Connection[t.Any]) -> list[Table]:
+def streamed_tables(conn: psycopg.Connection[t.Any], selection: Selection = EVERYTHING) -> list[Table]:
     """The tables of the source whose changes are streamed, by name."""
-    return sorted((table for table in read_tables(conn) if streams(table)), key=lambda table: table.label)
+    tables = chosen_tables(conn, selection, read_tables(conn))
+    return sorted((table for table in tables if streams(table)), key=lambda table: table.label)
 
 
 def streams(table: Table) -> bool:

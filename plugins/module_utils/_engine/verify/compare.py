@@ -16,6 +16,7 @@ import time
 import typing as t
 
 from ..errors import MigrationError, VerificationFailed
+from ..postgres.selection import Selection, chosen_tables
 from ..postgres.session import server_errors
 from ..spec import MigrationSpec
 from .canonical import Method, choose_method
@@ -136,13 +137,18 @@ def verify_database(
     :raises VerificationFailed: if a side cannot be read; a difference is a result, no error.
     """
     started = time.monotonic()
+    partly = Selection.of(spec.copy)
     with Side(spec.source, database, source_snapshot) as source, Side(spec.target, database, target_snapshot) as target:
+        source.tables = {table.qualified: table for table in chosen_tables(source.leader, partly, source.every) if table.kind == "r"}
         work = _Comparison(source, target, max(1, jobs), report, stop or threading.Event(), limit, frozenset(tables))
         found = work.run()
         with server_errors("compare sequences and large objects", spec.target, database, kind=VerificationFailed, code="PGM6001"):
             sequences = () if tables else tuple(compare_sequences(source, target, released=bool(target_snapshot)))
             large = None if tables else compare_large_objects(source, target, work.method)
             definitions = tuple(compare_schemas(source.leader, target.leader)) if schema and not tables else ()
+        if not partly.everything:  # what the target lacks was left out on purpose; tables are told by their names above
+            sequences = tuple(s for s in sequences if s.target is not None)
+            definitions = tuple(d for d in definitions if d.target is not None)
     equal = all(table.equal or not table.compared for table in found) and all(s.equal for s in sequences) and (large is None or large.equal)
     return VerifyResult(database, equal, tuple(found), sequences, large, definitions, time.monotonic() - started, work.method.hashing)
 

@@ -47,7 +47,8 @@ class Side:
                     self.snapshot = str(self.value("SELECT pg_export_snapshot()"))
             with server_errors("read the catalog", endpoint, database, kind=VerificationFailed, code="PGM6001"):
                 self.types: Types = read_types(self.leader)
-                self.tables: dict[str, Table] = {table.qualified: table for table in read_tables(self.leader) if table.kind == "r"}
+                self.every = read_tables(self.leader)
+                self.tables: dict[str, Table] = {table.qualified: table for table in self.every if table.kind == "r"}
                 self.keys = _unique_keys(self.leader)
                 self.blocks = _blocks(self.leader)
                 self.block_bytes = int(self.value("SELECT current_setting('block_size')"))

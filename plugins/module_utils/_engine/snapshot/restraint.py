@@ -1,0 +1,165 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""What holds the base copy back: a rate in bytes a second, the source's standbys, a probe query, and whoever else asks for it.
+
+All relays of a copy share one :class:`Restraint`. Pressure is a number from 0 (none) to 1 (stop); the greatest of all counts. It is put
+into practice as a duty cycle: at 0.75 a relay rests three times as long as it worked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import typing as t
+
+from ..errors import MigrationError
+from ..postgres.drivers import psycopg
+from ..postgres.session import connect
+from ..spec import MigrationSpec
+
+LOOK = 1.0
+"""Seconds between two looks at standbys and probe."""
+
+REST = 0.25
+"""Seconds of one rest; after each the pressure is read again."""
+
+BURST = 0.25
+"""Seconds' worth of bytes that may pass at once after a rest."""
+
+_STANDBYS = """
+    SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)), 0)::bigint FROM pg_stat_replication r
+      LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE coalesce(s.slot_type, 'physical') = 'physical'
+       AND r.state IN ('streaming', 'catchup')"""
+
+
+def no_pressure() -> float:
+    """Nobody asks for restraint."""
+    return 0.0
+
+
+def ramp(value: float, limit: float) -> float:
+    """Pressure of ``value`` against ``limit``: none up to half of it, 1 from it on."""
+    return min(1.0, max(0.0, (value - limit / 2) / (limit / 2))) if limit > 0 else 0.0
+
+
+class Restraint:
+    """See the module.
+
+    :param pressure: the owner's own wish, from 0 to 1; called up to four times a second by each relay, so it must answer at once.
+    :param note: is told once where something that was asked for cannot be watched.
+    """
+
+    def __init__(self, spec: MigrationSpec, database: str, pressure: t.Callable[[], float], note: t.Callable[[str], None]) -> None:
+        self._spec = spec
+        self._database = database
+        self._wish = pressure
+        self._note = note
+        self._rate = spec.copy.throttle
+        self._credit = self._rate * BURST
+        self._filled = time.monotonic()
+        self._watched = 0.0
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Restraint:
+        copy = self._spec.copy
+        if copy.max_standby_lag or copy.probe_query:
+            self._thread = threading.Thread(target=self._watch, name="restraint", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        if self._thread:
+            self._thread.join(timeout=5)
+
+    @property
+    def pressure(self) -> float:
+        """The greatest wish for restraint, from 0 to 1."""
+        return min(1.0, max(self._wish(), self._watched))
+
+    async def pass_(self, size: int, worked: float) -> None:
+        """Let ``size`` bytes pass when it is their time; ``worked``: seconds of work since the last call of the same relay."""
+        rested = 0.0
+        while (pressure := self.pressure) > 0:
+            due = min(LOOK * 4, worked * pressure / (1 - pressure)) if pressure < 1 else rested + REST
+            if rested >= due:
+                break
+            pause = min(REST, due - rested)
+            await asyncio.sleep(pause)
+            rested += pause
+        if self._rate > 0:
+            await self._throttle(size)
+
+    async def _throttle(self, size: int) -> None:
+        """Take ``size`` out of what the rate has let in; below nothing, sleep until it is made good."""
+        now = time.monotonic()
+        self._credit = min(self._rate * BURST, self._credit + (now - self._filled) * self._rate) - size
+        self._filled = now
+        if self._credit < 0:
+            await asyncio.sleep(-self._credit / self._rate)
+
+    def _watch(self) -> None:
+        """Look at the source as long as the copy goes on; a lost session is opened again."""
+        while not self._over.is_set():
+            try:
+                with connect(self._spec.source, self._database, purpose="restraint") as conn:
+                    while not self._over.is_set():
+                        self._watched = max(self._standbys(conn), self._probe(conn))
+                        self._over.wait(LOOK)
+            except (MigrationError, psycopg.OperationalError):
+                self._watched = 0.0
+                self._over.wait(LOOK * 5)
+            except psycopg.Error as exc:
+                self._watched = 0.0
+                self._note(f"The copy is not held back by standbys and probe: {' '.join(str(exc).split())}")
+                return
+
+    def _standbys(self, conn: psycopg.Connection[t.Any]) -> float:
+        limit = self._spec.copy.max_standby_lag
+        if not limit or conn.info.server_version < 100000:
+            return 0.0
+        row = conn.execute(_STANDBYS).fetchone()
+        return ramp(float(row[0]), limit) if row else 0.0
+
+    def _probe(self, conn: psycopg.Connection[t.Any]) -> float:
+        copy = self._spec.copy
+        if not copy.probe_query:
+            return 0.0
+        began = time.monotonic()
+        conn.execute(copy.probe_query.encode())
+        return ramp((time.monotonic() - began) * 1000, copy.probe_limit)
+
+
+_FREE = """
+    SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+           - coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int
+           - (SELECT count(*) FROM pg_stat_activity WHERE {client}),
+           (SELECT CASE WHEN rolconnlimit >= 0 THEN rolconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user) END
+              FROM pg_roles WHERE rolname = current_user),
+           (SELECT CASE WHEN datconnlimit >= 0 THEN datconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE datname = d.datname) END
+              FROM pg_database d WHERE datname = current_database())"""
+
+
+def free_connections(conn: psycopg.Connection[t.Any]) -> int:
+    """How many more sessions the server of ``conn`` would let this user open in this database."""
+    client = "backend_type = 'client backend'" if conn.info.server_version >= 100000 else "true"
+    if conn.info.server_version < 90600:
+        return 1 << 16
+    row = conn.execute(_FREE.format(client=client).encode()).fetchone()
+    return max(0, min(int(limit) for limit in row or (0,) if limit is not None))
+
+
+def jobs_within(jobs: int, index_jobs: int, source: int, target: int) -> tuple[int, int]:
+    """Relays and index builders that fit into so many further sessions on each side, at least one of each.
+
+    Besides them the copy opens one session on each side for large objects, and one for each of the last steps.
+    """
+    jobs = max(1, min(jobs, source - 2))
+    while jobs + index_jobs + 2 > target and (jobs > 1 or index_jobs > 1):
+        if jobs >= index_jobs:
+            jobs -= 1
+        else:
+            index_jobs -= 1
+    return jobs, max(1, index_jobs)

@@ -1,0 +1,67 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The copy is held back as much as was asked for, and no session more is opened than there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import typing as t
+
+import pytest
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.restraint import Restraint, jobs_within, no_pressure, ramp
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def restraint(pressure: t.Callable[[], float] = no_pressure, **copy: t.Any) -> Restraint:
+    ends = {side: {"host": side, "user": "u"} for side in ("source", "target")}
+    spec = MigrationSpec.from_dict({"name": "x", "databases": ["d"], "copy": copy, **ends})
+    return Restraint(spec, "d", pressure, lambda note: None)
+
+
+async def pass_all(brake: Restraint, count: int, size: int, worked: float = 0.0) -> float:
+    began = time.monotonic()
+    for dummy in range(count):
+        await brake.pass_(size, worked)
+    return time.monotonic() - began
+
+
+def test_rate_is_kept_by_all_relays_together() -> None:
+    async def both() -> float:
+        brake = restraint(throttle=1_000_000)
+        return max(await asyncio.gather(pass_all(brake, 10, 50_000), pass_all(brake, 10, 50_000)))
+
+    seconds = asyncio.run(both())
+    assert 0.7 < seconds < 2.0, "a million bytes at a million a second, a quarter of a second's worth at once"
+
+
+def test_without_a_wish_nothing_waits() -> None:
+    assert asyncio.run(pass_all(restraint(), 1000, 1 << 20)) < 0.5
+
+
+def test_pressure_is_a_duty_cycle() -> None:
+    seconds = asyncio.run(pass_all(restraint(lambda: 0.75), 5, 1, worked=0.02))
+    assert 0.3 <= seconds < 1.0, "three times as long as the work, five times"
+
+
+def test_full_pressure_stops_until_it_is_less() -> None:
+    wishes = [1.0, 1.0, 1.0, 0.0]
+    seconds = asyncio.run(pass_all(restraint(lambda: wishes.pop(0) if len(wishes) > 1 else wishes[0]), 1, 1))
+    assert seconds >= 0.5 and wishes == [0.0]
+
+
+@pytest.mark.parametrize(("value", "limit", "wanted"), [(0, 10, 0), (5, 10, 0), (7.5, 10, 0.5), (10, 10, 1), (99, 10, 1), (99, 0, 0)])
+def test_ramp(value: float, limit: float, wanted: float) -> None:
+    assert ramp(value, limit) == wanted
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(0, 200), st.integers(0, 200))
+def test_sessions_stay_within_their_budget(jobs: int, index_jobs: int, source: int, target: int) -> None:
+    relays, builders = jobs_within(jobs, index_jobs, source, target)
+    assert 1 <= relays <= jobs and 1 <= builders <= index_jobs
+    assert relays <= max(1, source - 2)
+    assert relays + builders + 2 <= target or (relays, builders) == (1, 1)
+    if source - 2 >= jobs and target >= jobs + index_jobs + 2:
+        assert (relays, builders) == (jobs, index_jobs)
