@@ -105,8 +105,8 @@ class Assembler:
     def _truncate(self, event: ev.Truncate) -> None:
         """wal2json tells a TRUNCATE's relations one by one, all at the same LSN: they are one statement."""
         last = self._pending[-1] if self._pending else None
-        if last is not None and last.op == ev.TRUNCATE and last.lsn == event.lsn:
-            t.cast(ev.Truncate, last).relations.extend(event.relations)
+        if isinstance(last, ev.Truncate) and last.lsn == event.lsn:
+            last.relations.extend(event.relations)
         else:
             self._pending.append(event)
 
