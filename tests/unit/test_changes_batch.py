@@ -112,7 +112,7 @@ def replay(batch: t.Any, rows: Rows) -> Rows:
             change = step.change
             if change.op == INSERT:  # the half of a moved row
                 assert change.values[0] not in rows
-                rows[t.cast(str, change.values[0])] = t.cast(t.Any, tuple(change.values))
+                rows[t.cast(bytes, change.values[0])] = t.cast(t.Any, tuple(change.values))
                 continue
             old = change.old_values[0] if change.old_shape else change.values[0]
             row = rows.pop(t.cast(bytes, old))
