@@ -194,6 +194,8 @@ class Batch:
         """OIDs of tables with a change that cannot be told apart by keys: it moves a row of which not all columns are known."""
         self.rows = self.bytes = self.transactions = 0
         self.commit_lsn = self.end_lsn = 0
+        self.last_lsn = 0
+        """The commit LSN of the transaction that was added to last, which may not have ended; 0 if there is none."""
         self.commit_time = ""
         self.final = True
         self.abort = False
@@ -215,17 +217,13 @@ class Batch:
                     found.append((commit_lsn, change))
         return found
 
-    @property
-    def last_lsn(self) -> int:
-        """The commit LSN of the transaction that the last change belongs to; 0 if there is none."""
-        return self._sources[-1][0] if self._sources else 0
-
     def add(self, runs: t.Iterable[Run | Truncate], commit_lsn: int) -> None:
         """Take in changes of the transaction whose commit record starts at ``commit_lsn``.
 
         :raises StreamError: for a table or column that the target does not have.
         """
         gather = self._gather
+        self.last_lsn = commit_lsn
         for run in runs:
             if isinstance(run, Truncate):
                 self._truncate(run, commit_lsn)

@@ -171,7 +171,7 @@ class Lanes:
         """Is ``part`` not yet on the target? A lane that is ahead has it."""
         has = self._appliers[part.lane].position.end_lsn
         batch = part.batch
-        return batch.end_lsn > has if batch.final else 0 < batch.last_lsn >= has
+        return batch.end_lsn > has if batch.final else batch.last_lsn >= has
 
     def _together(self, parts: list[Part], call: t.Callable[[Part], None]) -> None:
         """``call`` for all parts at once; when all have ended, the error that tells most."""
