@@ -20,7 +20,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.pa
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.tables import TargetTable
 from hypothesis import given
 from hypothesis import strategies as st
-from test_changes_batch import FULL, KEY, WITHOUT_B, Rows, Tables, histories, make_table, replay
+from test_changes_batch import FULL, KEY, WITHOUT_B, Rows, Tables, histories, make_table, replay, runs
 
 QUALIFIED = '"public"."t"'
 
@@ -40,7 +40,7 @@ def partition(lanes: int, divided: bool = True) -> Partition:
 def batch_of(parts: Partition, events: t.Sequence[t.Any]) -> Batch:
     """A batch of one transaction."""
     batch = Batch(parts._tables)
-    batch.add(events, 1)
+    batch.add(runs(events), 1)
     return batch
 
 
@@ -53,16 +53,16 @@ def play(rows: Rows, parts: t.Sequence[Part]) -> Rows:
             shape, values = change.shape, change.values
             if change.op == INSERT:
                 assert values[0] not in rows
-                rows[t.cast(str, values[0])] = t.cast(t.Any, tuple(values))
+                rows[t.cast(bytes, values[0])] = t.cast(t.Any, tuple(values))
                 continue
             old = change.old_values[0] if change.old_shape else values[0]
-            before = rows.pop(t.cast(str, old))
+            before = rows.pop(t.cast(bytes, old))
             if change.op == UPDATE:
                 new = tuple(
                     values[shape.columns.index(n)] if n in shape.columns else b for n, b in zip(("id", "a", "b"), before, strict=True)
                 )
                 assert new[0] not in rows
-                rows[t.cast(str, new[0])] = new
+                rows[t.cast(bytes, new[0])] = new
     return rows
 
 
@@ -90,12 +90,12 @@ def test_parts_in_any_order_give_the_same_rows(history: tuple[Rows, list[t.Any],
 def test_a_key_has_one_lane(keys: list[int], lanes: int) -> None:
     """Whatever is done to a key falls to the lane of the key, in each batch and each process anew."""
     parts, again = partition(lanes), partition(lanes)
-    for key in map(str, keys):
+    for key in [b"%d" % number for number in keys]:
         lane = parts.lane_of(make_table(), key)
         assert lane == again.lane_of(make_table(), key)
         for change in (
-            Change(INSERT, 1, FULL, (key, "a", "b"), None, ()),
-            Change(UPDATE, 1, FULL, (key, "a", "b"), None, ()),
+            Change(INSERT, 1, FULL, (key, b"a", b"b"), None, ()),
+            Change(UPDATE, 1, FULL, (key, b"a", b"b"), None, ()),
             Change(DELETE, 1, KEY, (key,), None, ()),
         ):
             assert parts.places(change) == [(lane, change)]
@@ -104,7 +104,7 @@ def test_a_key_has_one_lane(keys: list[int], lanes: int) -> None:
 def test_lanes_are_stable_between_releases() -> None:
     """A crash may be followed by an upgrade of the engine: these lanes must never change."""
     parts = partition(5)
-    assert [parts.lane_of(make_table(), str(key)) for key in range(10)] == STABLE
+    assert [parts.lane_of(make_table(), b"%d" % key) for key in range(10)] == STABLE
     assert parts.lane_of(make_table()) == STABLE_TABLE
 
 
@@ -115,24 +115,24 @@ STABLE_TABLE = 4
 def test_a_moved_row_leaves_one_lane_and_comes_to_another() -> None:
     """A change of a key is a DELETE in the lane of the old one and an INSERT in that of the new one; one lane for both sees it whole."""
     parts = partition(3)
-    by_lane: dict[int, list[str]] = {}
-    for key in map(str, range(30)):
+    by_lane: dict[int, list[bytes]] = {}
+    for key in [b"%d" % number for number in range(30)]:
         by_lane.setdefault(parts.lane_of(make_table(), key), []).append(key)
     (here, keys), (there, others) = list(by_lane.items())[:2]
-    moved = Change(UPDATE, 7, FULL, (others[0], "a", "b"), KEY, (keys[0],))
+    moved = Change(UPDATE, 7, FULL, (others[0], b"a", b"b"), KEY, (keys[0],))
     places = dict(parts.places(moved))
     assert (places[here].op, places[there].op) == (DELETE, INSERT)
     assert places[here].old_values == (keys[0],)
-    inside = Change(UPDATE, 7, FULL, (keys[1], "a", "b"), KEY, (keys[0],))
+    inside = Change(UPDATE, 7, FULL, (keys[1], b"a", b"b"), KEY, (keys[0],))
     assert parts.places(inside) == [(here, inside)]
 
 
 def test_what_needs_order() -> None:
     """TRUNCATE, and a moved row of which not all columns are known, keep a batch together; the latter only where keys are divided."""
     without_b = Shape("public", "t", ("id", "a"))
-    moved = Change(UPDATE, 7, without_b, ("2", "a"), KEY, ("1",))
+    moved = Change(UPDATE, 7, without_b, (b"2", b"a"), KEY, (b"1",))
     truncate = Truncate(TRUNCATE, 8, [("public", "t")], False, False)
-    plain = Change(INSERT, 9, FULL, ("3", "a", "b"), None, ())
+    plain = Change(INSERT, 9, FULL, (b"3", b"a", b"b"), None, ())
     for event, divided, wanted in ((moved, True, True), (moved, False, False), (truncate, False, True), (plain, True, False)):
         parts = partition(3, divided)
         assert parts.needs_order(batch_of(parts, [event])) is wanted
@@ -143,9 +143,9 @@ def test_steps_of_an_undivided_table_stay_together() -> None:
     parts = partition(4, divided=False)
     without_b = Shape("public", "t", ("id", "a"))
     events = [
-        Change(INSERT, 1, FULL, ("1", "a", "b"), None, ()),
-        Change(UPDATE, 2, without_b, ("9", "a"), KEY, ("8",)),
-        Change(INSERT, 3, FULL, ("2", "a", "b"), None, ()),
+        Change(INSERT, 1, FULL, (b"1", b"a", b"b"), None, ()),
+        Change(UPDATE, 2, without_b, (b"9", b"a"), KEY, (b"8",)),
+        Change(INSERT, 3, FULL, (b"2", b"a", b"b"), None, ()),
     ]
     done = [part for part in parts.divide(batch_of(parts, events)) if part.steps]
     assert len(done) == 1

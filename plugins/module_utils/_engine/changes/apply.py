@@ -56,8 +56,8 @@ class Applier:
     :raises ConnectionFailed: if the target cannot be reached.
     """
 
-    def __init__(self, spec: MigrationSpec, database: str, lane: int, codec: str) -> None:
-        self.lane, self._codec = lane, codec
+    def __init__(self, spec: MigrationSpec, database: str, lane: int) -> None:
+        self.lane = lane
         self.conn = connect(spec.target, database, purpose="applier")
         try:
             self.conn.execute(_SESSION)
@@ -77,7 +77,7 @@ class Applier:
 
     def start(self, tables: TargetTables, position: Position) -> None:
         """Begin at ``position``."""
-        self._rows = RowApplier(self.pipe, tables, self._codec)
+        self._rows = RowApplier(self.pipe, tables)
         self.position = position
 
     def close(self) -> None:
@@ -250,16 +250,16 @@ class Applier:
 
     def _multiset(self, step: Multiset) -> None:
         """The planner may hash here, where no index can help."""
-        table, codec = step.table, self._codec
+        table = step.table
         if step.removed:
             count = len(step.removed)
             staging = self._stage(table, "r", table.columns)
-            self._fill(staging, sql.copy_staging(table, staging, table.columns), sql.copy_text(step.removed, codec), table, count)
+            self._fill(staging, sql.copy_staging(table, staging, table.columns), sql.copy_text(step.removed), table, count)
             self.pipe.send("SET LOCAL enable_hashjoin = on")
             self._expect(table, "DELETE", delete_by_text(table, staging), count)
             self.pipe.send("SET LOCAL enable_hashjoin = off")
         if step.added:
-            self._copy(sql.copy_in(table), sql.copy_text(step.added, codec), table, len(step.added))
+            self._copy(sql.copy_in(table), sql.copy_text(step.added), table, len(step.added))
 
     def _fill(self, staging: str, statement: str, data: bytes, table: TargetTable, count: int) -> None:
         """Fill a staging table, which a commit empties and a second use in one transaction must."""

@@ -16,10 +16,9 @@ from . import events as ev
 from .batch import Batch
 from .tables import TargetTables
 
-VALUE_COST = 60
-"""What a value takes in memory besides its text (bytes): rows of many short values must not make a batch large."""
+CHANGE_COST = 250
+"""What a change takes in memory besides its message (bytes): small changes must not make a batch large."""
 
-_CHANGES = frozenset((ev.INSERT, ev.UPDATE, ev.DELETE))
 MARKER, HEARTBEAT = "pgm.marker", "pgm.heartbeat"
 
 
@@ -42,7 +41,8 @@ class Assembler:
         self._forget()
 
     def _forget(self) -> None:
-        self._pending: list[t.Union[ev.Change, ev.Truncate]] = []
+        self._pending: list[t.Union[ev.Run, ev.Truncate]] = []
+        self._rows = 0
         self._markers: list[str] = []
         self._bytes = 0
         self._commit_lsn = 0
@@ -63,20 +63,19 @@ class Assembler:
 
         :raises StreamError: if it cannot be read, or is of something that the target does not have.
         """
-        events = self._decoder.decode_block(body, count)
-        size = len(body) // max(1, count)
-        rows, limit = self._batch_rows, self._batch_bytes
-        for event in events:
-            if event[0] in _CHANGES:
-                if self._skip:
-                    continue
-                pending = self._pending
-                pending.append(event)  # type: ignore[arg-type]
-                self._bytes += size + VALUE_COST * (len(event[3]) + len(event[5]))  # type: ignore[misc, arg-type]
-                if self._bytes >= limit or len(pending) >= rows:
-                    self._piece()
+        for event in self._decoder.decode_block(body, count):
+            if event[0] == ev.RUN:
+                if not self._skip:
+                    self._run(t.cast(ev.Run, event))
             else:
-                self._event(event)
+                self._event(t.cast(ev.Event, event))
+
+    def _run(self, run: ev.Run) -> None:
+        self._pending.append(run)
+        self._rows += len(run.items)
+        self._bytes += run.size + CHANGE_COST * len(run.items)
+        if self._bytes >= self._batch_bytes or self._rows >= self._batch_rows:
+            self._piece()
 
     def _event(self, event: ev.Event) -> None:
         """Anything but the change of a row."""
@@ -94,8 +93,6 @@ class Assembler:
             if not self._within and lsn > self._position:
                 self._reach(lsn)
                 self._batch.end_lsn = self._position = lsn
-        elif op == ev.RESET:
-            self.begin_segment()
         elif self._skip:  # it is on the target already
             return
         elif op == ev.TRUNCATE:
@@ -108,8 +105,8 @@ class Assembler:
     def _truncate(self, event: ev.Truncate) -> None:
         """wal2json tells a TRUNCATE's relations one by one, all at the same LSN: they are one statement."""
         last = self._pending[-1] if self._pending else None
-        if last is not None and last.op == ev.TRUNCATE and last.lsn == event.lsn:
-            t.cast(ev.Truncate, last).relations.extend(event.relations)
+        if isinstance(last, ev.Truncate) and last.lsn == event.lsn:
+            last.relations.extend(event.relations)
         else:
             self._pending.append(event)
 
@@ -136,7 +133,7 @@ class Assembler:
 
     def _piece(self) -> None:
         """The open transaction is larger than a batch: hand out what there is of it. TRUNCATE's relations stay together, because
-        pieces end after a change of a row."""
+        pieces end after changes of rows."""
         if not self._pieces:
             self.flush()
         batch = self._batch
@@ -144,7 +141,7 @@ class Assembler:
         batch.bytes += self._bytes
         batch.final = False
         self.flush()
-        self._pending, self._bytes, self._pieces = [], 0, True
+        self._pending, self._rows, self._bytes, self._pieces = [], 0, 0, True
 
     def flush(self) -> None:
         """What is complete becomes a batch."""

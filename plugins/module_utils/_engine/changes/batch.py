@@ -5,8 +5,11 @@
 Within a batch the changes of one key become at most one DELETE and one INSERT, or one UPDATE; sets of different keys do not
 depend on each other, and tables do not either, because triggers and foreign keys are at rest on the target. What cannot be netted is a
 *step* of its own, and what follows it begins a new set: a key change that lacks an unchanged TOAST value, a change of a row that only all
-its columns identify; for all tables at once a TRUNCATE. The events themselves are kept in order: a batch that fails as a set is applied
-row by row (law 7).
+its columns identify; for all tables at once a TRUNCATE. The changes themselves can be told again in order: a batch that fails as a set is
+applied row by row (law 7).
+
+Most changes come as raw rows that follow others of the same form. They are gathered and netted together: the last version of each key is
+what building a dictionary leaves.
 """
 
 from __future__ import annotations
@@ -14,33 +17,47 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from .events import DELETE, INSERT, TRUNCATE, UPDATE, Change, Truncate, Values
+from .events import DELETE, INSERT, UPDATE, Change, Form, Key, Raw, Run, Shape, Truncate, Values
 from .tables import MISSING, Binding, Row, TargetTable, TargetTables
 
-Key = t.Any
-"""The text of a key: of its column, or a tuple of them."""
+FEW = 8
+"""Fewer changes than this are netted one by one, which is cheaper then."""
 
 
 class TableSet:
-    """The net effect on one table: keys to delete, rows to update (all columns, or some), rows to insert; to be applied in this order."""
+    """The net effect on one table: keys to delete, rows to update (all columns, or some), rows to insert; to be applied in this order.
 
-    __slots__ = ("table", "deleted", "updated", "partial", "inserted", "plain", "counts")
+    A row of ``updated``, ``inserted`` and ``plain`` is a tuple of its values in the table's order, or a raw row of ``shape``, which has the
+    same columns in the same order.
+    """
 
-    def __init__(self, table: TargetTable, counts: list[int]) -> None:
+    __slots__ = ("table", "shape", "deleted", "updated", "partial", "inserted", "plain")
+
+    def __init__(self, table: TargetTable, shape: Shape | None = None) -> None:
         self.table = table
-        self.counts = counts
-        """Of the batch: inserts, updates, deletes, truncates of the table."""
+        self.shape = shape
         self.deleted: dict[Key, None] = {}
-        self.updated: dict[Key, Row] = {}
+        self.updated: dict[Key, Row | Raw] = {}
         self.partial: dict[Key, Row] = {}
-        self.inserted: dict[Key, Row] = {}
-        self.plain: list[Row] = []
+        self.inserted: dict[Key, Row | Raw] = {}
+        self.plain: list[Row | Raw] = []
         """Rows to insert into a table without a key."""
 
     def __len__(self) -> int:
         return len(self.deleted) + len(self.updated) + len(self.partial) + len(self.inserted) + len(self.plain)
 
-    def insert(self, key: Key, row: Row) -> bool:
+    def row(self, row: Row | Raw) -> Row:
+        """``row`` as a tuple of its values."""
+        return row if type(row) is tuple else tuple(t.cast(Shape, self.shape).values(row))
+
+    def settle(self) -> None:
+        """Make tuples of all rows."""
+        for rows in (self.updated, self.inserted):
+            for key, row in rows.items():
+                rows[key] = self.row(row)
+        self.plain = [self.row(row) for row in self.plain]
+
+    def insert(self, key: Key, row: Row | Raw) -> bool:
         """False if this cannot follow what the set holds; the set is as before then."""
         if key in self.inserted or key in self.updated or key in self.partial:
             return False
@@ -59,14 +76,14 @@ class TableSet:
             self.deleted[key] = None
         return True
 
-    def update(self, key: Key, row: Row, full: bool) -> bool:
+    def update(self, key: Key, row: Row | Raw, full: bool) -> bool:
         """A new version of the row ``key``, whose key stays. As :meth:`insert`."""
         if key in self.inserted:
-            self.inserted[key] = row if full else merged(row, self.inserted[key])
+            self.inserted[key] = row if full else merged(row, self.row(self.inserted[key]))
         elif key in self.deleted:
             return False
         elif key in self.updated:
-            self.updated[key] = row if full else merged(row, self.updated[key])
+            self.updated[key] = row if full else merged(row, self.row(self.updated[key]))
         elif full and self.table.rewrite:
             self.partial.pop(key, None)
             self.deleted[key] = None
@@ -81,12 +98,49 @@ class TableSet:
             self.partial[key] = row if old is None else merged(row, old)
         return True
 
+    def net(self, op: str, keys: list[Key], raws: list[Raw]) -> bool:
+        """Take in many changes of one kind at once. False if they must be looked at one by one; the set is as before then."""
+        if self.partial or self.table.rewrite:
+            return False
+        new = dict(zip(keys, raws, strict=True))
+        if op == INSERT:
+            if len(new) != len(keys) or _common(new, self.inserted) or _common(new, self.updated):
+                return False
+            self.inserted.update(new)
+            return True
+        again = _common(new, self.inserted)
+        gone = _common(new, self.deleted)
+        if gone and not gone <= again or op == DELETE and len(new) != len(keys):
+            return False
+        if op == UPDATE:
+            for key in again:
+                self.inserted[key] = new.pop(key)
+            self.updated.update(new)
+            return True
+        for key in again:
+            del self.inserted[key]
+            del new[key]
+        for key in _common(new, self.updated):
+            del self.updated[key]
+        self.deleted.update(dict.fromkeys(new))
+        return True
+
+    def take(self, op: str, key: Key, raw: Raw) -> bool:
+        """Take in one change that leaves its row's key as it is and has all columns. As :meth:`insert`."""
+        if op == INSERT:
+            return self.insert(key, raw)
+        return self.update(key, raw, True) if op == UPDATE else self.delete(key)
+
     def whole(self, key: Key, row: Row) -> Row | None:
         """``row`` with the values that it misses taken from the version that the set holds; None if they are not known."""
         old = self.inserted.get(key) or self.updated.get(key) or self.partial.get(key)
         if old is not None:
-            row = merged(row, old)
+            row = merged(row, self.row(old))
         return None if MISSING in row else row
+
+
+def _common(one: dict[Key, t.Any], other: dict[Key, t.Any]) -> set[Key]:
+    return one.keys() & other.keys() if other else set()
 
 
 def merged(new: Row, old: Row) -> Row:
@@ -129,15 +183,19 @@ class Batch:
     def __init__(self, tables: TargetTables) -> None:
         self._tables = tables
         self._open: dict[int, TableSet] = {}
+        self._gathered: dict[int, tuple[Form, Binding, list[Raw]]] = {}
+        self._gather: dict[Form | None, t.Callable[[Raw], None]] = {}
+        """Form to what takes its next raw row; one form for each table."""
         self.steps: list[Step] = []
-        self.events: list[tuple[int, t.Union[Change, Truncate]]] = []
-        """In source order, each with the commit LSN of its transaction."""
+        self._sources: list[tuple[int, t.Callable[[], list[Change]] | Truncate]] = []
         self.markers: list[str] = []
         self.counts: dict[str, list[int]] = {}
         self.unplaced: set[int] = set()
         """OIDs of tables with a change that cannot be told apart by keys: it moves a row of which not all columns are known."""
         self.rows = self.bytes = self.transactions = 0
         self.commit_lsn = self.end_lsn = 0
+        self.last_lsn = 0
+        """The commit LSN of the transaction that was added to last, which may not have ended; 0 if there is none."""
         self.commit_time = ""
         self.final = True
         self.abort = False
@@ -145,28 +203,86 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.end_lsn or self.markers or self.rows or self.abort or not self.final)
 
-    def add(self, events: t.Iterable[t.Union[Change, Truncate]], commit_lsn: int) -> None:
+    @property
+    def events(self) -> list[tuple[int, Change | Truncate]]:
+        """All changes in source order, each with the commit LSN of its transaction; made anew at each call."""
+        found: list[tuple[int, Change | Truncate]] = []
+        for commit_lsn, source in self._sources:
+            if isinstance(source, Truncate):
+                found.append((commit_lsn, source))
+                continue
+            for change in source():
+                binding = change.shape.binding or self._tables.bind(change.shape)
+                if binding is not None and commit_lsn >= binding.start_lsn:
+                    found.append((commit_lsn, change))
+        return found
+
+    def add(self, runs: t.Iterable[Run | Truncate], commit_lsn: int) -> None:
         """Take in changes of the transaction whose commit record starts at ``commit_lsn``.
 
         :raises StreamError: for a table or column that the target does not have.
         """
-        keep, open_ = self.events.append, self._open
-        for event in events:
-            op = event[0]
-            if op == TRUNCATE:
-                self._truncate(t.cast(Truncate, event), commit_lsn)
-                open_ = self._open
+        gather = self._gather
+        self.last_lsn = commit_lsn
+        for run in runs:
+            if isinstance(run, Truncate):
+                self._truncate(run, commit_lsn)
                 continue
-            change = t.cast(Change, event)
-            shape = change[2]
-            binding = shape.binding or self._tables.bind(shape)
-            if binding is None or commit_lsn < binding.start_lsn:
-                continue
-            keep((commit_lsn, change))
-            self.rows += 1
-            content = open_.get(binding.oid) if binding.plain else None
-            if content is None or op == DELETE or not _plainly(content, change, binding):
-                self._change(change, binding)
+            before = self.rows
+            self.rows += len(run.items)
+            for form, raw in run.items:
+                try:
+                    gather[form](raw)
+                except KeyError:
+                    self._other(form, raw, commit_lsn)
+            if self.rows > before:
+                self._sources.append((commit_lsn, run.again))
+
+    def _other(self, form: Form | None, raw: Raw, commit_lsn: int) -> None:
+        """A change that does not go with those gathered last."""
+        shape = raw.shape if form is None else form.shape
+        binding = shape.binding or self._tables.bind(shape)
+        if binding is None or commit_lsn < binding.start_lsn:
+            self.rows -= 1
+            return
+        self._net(binding.oid)
+        if form is None:
+            self._change(raw, binding)
+            return
+        raws = [raw]
+        self._gathered[binding.oid] = form, binding, raws
+        self._gather[form] = raws.append
+
+    def _net(self, oid: int) -> None:
+        """Put what was gathered for a table into its set."""
+        found = self._gathered.pop(oid, None)
+        if found is None:
+            return
+        form, binding, raws = found
+        del self._gather[form]
+        table, op = binding.table, form.op
+        keyless = not table.key and op == INSERT
+        if not (binding.raw or keyless and binding.whole or op == DELETE and binding.direct and not binding.bytea):
+            for raw in raws:
+                self._change(form.change(raw), binding)
+            return
+        self._counts(table)[_COUNTED[op]] += len(raws)
+        content = self._set(table)
+        if op != DELETE:
+            if content.shape is not None and content.shape is not form.shape:
+                content = self._flush(table)
+            content.shape = form.shape
+        if keyless:
+            content.plain += raws
+            return
+        keys = form.shape.keys(raws, binding.key_at)
+        if len(raws) >= FEW and content.net(op, keys, raws):
+            return
+        for key, raw in zip(keys, raws, strict=True):
+            if not content.take(op, key, raw):
+                content = self._flush(table)
+                content.shape = form.shape if op != DELETE else None
+                content.take(op, key, raw)
 
     def _count(self, table: TargetTable, which: int) -> None:
         self._counts(table)[which] += 1
@@ -180,7 +296,7 @@ class Batch:
     def _set(self, table: TargetTable) -> TableSet:
         found = self._open.get(table.oid)
         if found is None:
-            found = self._open[table.oid] = TableSet(table, self._counts(table))
+            found = self._open[table.oid] = TableSet(table)
         return found
 
     def _flush(self, table: TargetTable) -> TableSet:
@@ -197,9 +313,7 @@ class Batch:
     def _change(self, change: Change, binding: Binding) -> None:
         table = binding.table
         op, dummy, dummy2, values, old_shape, old_values = change
-        content = self._open.get(table.oid)
-        if content is None:
-            content = self._set(table)
+        content = self._set(table)
         if op == INSERT:
             self._count(table, 0)
             row = _row(binding, values)
@@ -251,16 +365,21 @@ class Batch:
         for table in tables:
             self._count(table, 3)
         self.rows += 1
-        self.events.append((commit_lsn, event))
+        self._sources.append((commit_lsn, event))
         self.close()
         self.steps.append(TruncateStep(tables, event.restart_identity, event))
 
     def close(self) -> None:
         """Close all sets: the steps are complete."""
+        for oid in list(self._gathered):
+            self._net(oid)
         for content in self._open.values():
             if len(content):
                 self.steps.append(SetStep(content))
         self._open = {}
+
+
+_COUNTED = {INSERT: 0, UPDATE: 1, DELETE: 2}
 
 
 def old_key_of(change: Change, binding: Binding, tables: TargetTables) -> tuple[Key] | None:
@@ -273,34 +392,6 @@ def old_key_of(change: Change, binding: Binding, tables: TargetTables) -> tuple[
     if old is None or old.key is None:
         return None
     return (old.key(change.old_values),)
-
-
-def _plainly(content: TableSet, change: Change, binding: Binding) -> bool:
-    """Take in the common change: all columns are there and the key stays. False if it is not that, and nothing was done.
-
-    The same as :meth:`Batch._change` does, for the price of one call.
-    """
-    op, dummy, dummy2, values, old_shape, old_values = change
-    key_of = t.cast(t.Any, binding.key)
-    key = key_of(values)
-    if op == INSERT:
-        if key in content.inserted or key in content.updated or key in content.partial:
-            return False
-        content.inserted[key] = binding.take(values)
-        content.counts[0] += 1
-        return True
-    if old_shape is not None:
-        old = old_shape.binding
-        if old is None or not old.direct or old.key(old_values) != key:
-            return False
-    if key in content.inserted:
-        content.inserted[key] = binding.take(values)
-    elif key in content.deleted or content.partial:
-        return False
-    else:
-        content.updated[key] = binding.take(values)
-    content.counts[1] += 1
-    return True
 
 
 def _row(binding: Binding, values: Values) -> Row:

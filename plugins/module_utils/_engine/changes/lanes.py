@@ -40,8 +40,8 @@ class Lanes:
     :raises PermissionMissing: as :func:`.quiet.let_rest`.
     """
 
-    def __init__(self, spec: MigrationSpec, database: str, *, codec: str, bare_bytea: bool, alone: int = 0) -> None:
-        self._spec, self._database, self._codec = spec, database, codec
+    def __init__(self, spec: MigrationSpec, database: str, *, bare_bytea: bool, alone: int = 0) -> None:
+        self._spec, self._database = spec, database
         self._alone = alone
         self._in_pieces = False
         self._appliers: list[Applier] = []
@@ -77,7 +77,7 @@ class Lanes:
         self.position = min(positions, key=lambda position: position.end_lsn)
 
     def _connect(self, lane: int) -> Applier:
-        made = Applier(self._spec, self._database, lane, self._codec)
+        made = Applier(self._spec, self._database, lane)
         self._appliers.append(made)
         self._refused = replica_role(made.conn)
         return made
@@ -116,13 +116,13 @@ class Lanes:
         parts = self.partition.divide(batch) if self._to_be_divided(batch) else self.partition.whole(batch)
         self._in_pieces = not batch.final
         for part in parts:
-            part.prepare(self._codec, self.tables)
+            part.prepare(self.tables)
         return parts
 
     def _to_be_divided(self, batch: Batch) -> bool:
         if self.partition.lanes == 1:
             return False
-        commit_lsn = batch.events[-1][0] if batch.events else 0
+        commit_lsn = batch.last_lsn
         in_pieces = self._in_pieces or not batch.final
         needs_order = self.partition.needs_order(batch)
         if self._level_at:
@@ -171,7 +171,7 @@ class Lanes:
         """Is ``part`` not yet on the target? A lane that is ahead has it."""
         has = self._appliers[part.lane].position.end_lsn
         batch = part.batch
-        return batch.end_lsn > has if batch.final else bool(batch.events) and batch.events[-1][0] >= has
+        return batch.end_lsn > has if batch.final else batch.last_lsn >= has
 
     def _together(self, parts: list[Part], call: t.Callable[[Part], None]) -> None:
         """``call`` for all parts at once; when all have ended, the error that tells most."""

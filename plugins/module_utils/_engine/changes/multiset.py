@@ -78,7 +78,7 @@ def _many(steps: t.Sequence[Step]) -> set[int]:
 def _pair(step: Step, tables: TargetTables) -> tuple[list[Row], list[Row]] | None:
     """The rows that a step takes away and adds; None if that is not known in full."""
     if isinstance(step, SetStep):
-        return [], list(step.content.plain)
+        return [], [step.content.row(row) for row in step.content.plain]
     change: Change = t.cast(RowStep, step).change
     binding = change.shape.binding
     if change.op == INSERT:

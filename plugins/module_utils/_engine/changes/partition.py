@@ -13,8 +13,8 @@ import dataclasses
 import typing as t
 import zlib
 
-from .batch import Batch, Key, RowStep, SetStep, Step, TableSet, TruncateStep, old_key_of
-from .events import DELETE, INSERT, TRUNCATE, UPDATE, Change, Truncate
+from .batch import Batch, RowStep, SetStep, Step, TableSet, TruncateStep, old_key_of
+from .events import DELETE, INSERT, TRUNCATE, UPDATE, Change, Key, Truncate
 from .load import Load, load_of
 from .multiset import Multiset, gather
 from .tables import Binding, TargetTable, TargetTables
@@ -42,11 +42,11 @@ class Part:
     events: t.Callable[[], t.Iterable[Placed]] = tuple
     """What to apply in source order if the steps fail."""
 
-    def prepare(self, codec: str, tables: TargetTables) -> None:
+    def prepare(self, tables: TargetTables) -> None:
         """Make the data for COPY. It needs no connection, so another thread may do it ahead."""
         self.steps = gather(t.cast("list[Step]", self.steps), tables)
         self.loads = {
-            id(step): load_of(step.content, codec)
+            id(step): load_of(step.content)
             for step in self.steps
             if isinstance(step, SetStep) and len(step.content) >= SMALL and step.content.table.columns
         }
@@ -64,8 +64,8 @@ class Partition:
         """The lane of ``table``, or of the rows with ``key`` there."""
         if table.oid not in self._divided or key is None:
             return self._of_table[table.oid] % self.lanes
-        text = key if isinstance(key, str) else "\0".join(key)
-        return (self._of_table[table.oid] ^ zlib.crc32(text.encode("utf-8", "surrogateescape"))) % self.lanes
+        text = key if isinstance(key, bytes) else b"\0".join(key)
+        return (self._of_table[table.oid] ^ zlib.crc32(text)) % self.lanes
 
     def needs_order(self, batch: Batch) -> bool:
         """Must the batch stay whole: is there a TRUNCATE, or a change that two lanes would have to share?"""
@@ -98,14 +98,14 @@ class Partition:
     def _divide_set(self, content: TableSet) -> list[TableSet]:
         """``content`` by the lanes of its keys."""
         table, lanes = content.table, self.lanes
-        found = [TableSet(table, content.counts) for dummy in range(lanes)]
+        found = [TableSet(table, content.shape) for dummy in range(lanes)]
         salt, crc = self._of_table[table.oid], zlib.crc32
         single = len(table.key) == 1
         for name in ("deleted", "updated", "partial", "inserted"):
             into = [getattr(one, name) for one in found]
             for key, row in getattr(content, name).items():
-                text = key if single else "\0".join(key)
-                into[(salt ^ crc(text.encode("utf-8", "surrogateescape"))) % lanes][key] = row
+                text = key if single else b"\0".join(key)
+                into[(salt ^ crc(text)) % lanes][key] = row
         return found
 
     def _events(self, batch: Batch, lane: int) -> t.Callable[[], t.Iterable[Placed]]:

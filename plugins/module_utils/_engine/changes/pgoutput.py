@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """pgoutput, protocol versions 1 to 4 without streaming of unfinished transactions (manual 55.9).
 
-A message is read twice at once: lengths from its bytes, values from the same bytes as Latin-1 text, where one character is one byte.
-The codec turns them back, so the server's encoding does not matter and nothing is decoded for nothing.
+Values pass as the bytes that came. The common messages are not taken apart here: a row is kept as its TupleData (:mod:`.pgoutput_rows`).
 """
 
 from __future__ import annotations
 
+import functools
+import re
 import struct
 import typing as t
 
@@ -18,46 +19,57 @@ from .events import (
     COMMIT,
     DELETE,
     INSERT,
-    KEEPALIVE,
     LOGICAL_MESSAGE,
+    RUN,
     TRUNCATE,
     UPDATE,
     Begin,
     Change,
     Commit,
     Event,
+    Form,
+    Item,
     LogicalMessage,
-    Notice,
+    Run,
     Shape,
     Truncate,
-    make_change,
+    notice,
 )
+from .pgoutput_rows import PADDING, PgShape, columns, lacks
 from .spool import DATA_HEADER, MESSAGE
-from .spool import KEEPALIVE as KEEPALIVE_FRAME
 
 _BEGIN = struct.Struct(">QqI")
 _COMMIT = struct.Struct(">BQQq")
 _U32 = struct.Struct(">I")
-_HEAD = struct.Struct(">xIBQ16xBI")
-"""A data frame's header (see :mod:`.spool`) and the beginning of a change's message: its kind and the relation."""
+_HEAD = struct.Struct(">xIBQ16xBIBBB")
+"""A data frame's header (see :mod:`.spool`) and the beginning of a change's message: its kind, the relation, what follows, and if that is a
+row, the number of its columns."""
 
-_VALUE = struct.Struct(">BI")
-_PADDING = bytes(_HEAD.size)
-"""Behind a block, so that the structs can be read up to its end."""
+_INSERT, _UPDATE, _DELETE = 0x49, 0x55, 0x44  # 'I', 'U', 'D'
+_ROWS = (_UPDATE, _INSERT)
+_NEW, _KEY, _OLD = 0x4E, 0x4B, 0x4F  # 'N', 'K', 'O'
+_ROW_AT = 8
+"""Where a row's columns begin in a message: behind kind, relation, 'N' and the number of columns."""
 
-_TEXT, _NULL, _UNCHANGED = 0x74, 0x6E, 0x75  # 't', 'n', 'u'
+_MAYBE_UNCHANGED = re.compile(rb"u[nu]*(?:t[\0-\x3f]|\Z)").search
+"""An unchanged value is followed by another column or by the end; so may be the last letter of a text."""
 
 
 class _Relation:
     """A relation as the plugin described it, and the shapes of its rows seen so far."""
 
-    __slots__ = ("shape", "key", "key_shape", "partial")
+    __slots__ = ("shape", "key", "key_shape", "partial", "low", "inserts", "updates", "deletes", "described")
 
-    def __init__(self, shape: Shape, key: tuple[int, ...]) -> None:
-        self.shape = shape
+    def __init__(self, described: bytes, schema: str, name: str, columns: tuple[str, ...], identity: str, key: tuple[int, ...]) -> None:
+        width = len(columns)
+        self.described = described
+        self.shape = PgShape(schema, name, columns, identity, width, tuple(range(width)))
         self.key = key
-        self.key_shape = Shape(shape.schema, shape.name, tuple(shape.columns[i] for i in key), shape.identity)
+        self.key_shape = PgShape(schema, name, tuple([columns[i] for i in key]), identity, width, key)
         self.partial: dict[tuple[int, ...], Shape] = {}
+        self.low = width & 0xFF
+        self.inserts, self.updates = Form(INSERT, self.shape), Form(UPDATE, self.shape)
+        self.deletes = {_KEY: Form(DELETE, self.key_shape), _OLD: Form(DELETE, self.shape)}
 
     def without(self, missing: tuple[int, ...]) -> Shape:
         """The shape of a row that lacks the columns ``missing`` (unchanged TOAST)."""
@@ -72,7 +84,6 @@ class _Relation:
 class PgoutputDecoder:
     """Decodes pgoutput's messages."""
 
-    codec = "latin-1"
     bare_bytea = False
 
     def __init__(self) -> None:
@@ -85,55 +96,72 @@ class PgoutputDecoder:
         """
         try:
             return self._event(lsn, payload)
-        except (IndexError, struct.error, KeyError, ValueError) as exc:
+        except _UNREADABLE as exc:
             raise _unreadable(lsn, payload, exc) from exc
 
-    def decode_block(self, body: bytes, count: int) -> list[Event]:
+    def decode_block(self, body: bytes, count: int) -> list[Event | Run]:
         """See :class:`.events.Decoder`."""
-        data, text = body + _PADDING, body.decode("latin-1")
-        relations, unpack = self._relations, _HEAD.unpack_from
-        events: list[Event] = []
-        add = events.append
-        position = 0
-        for dummy in range(count):
-            try:
-                length, kind, lsn, message, oid = unpack(data, position)
-            except struct.error:
-                break
-            begin = position + DATA_HEADER
-            position += 1 + length
-            if kind == KEEPALIVE_FRAME:
-                add(Notice(KEEPALIVE, lsn))
-                continue
-            if kind != MESSAGE:
-                raise StreamError(f"A frame of the spool has the unknown kind {kind:#x}.", code="PGM4010")
-            try:
-                if message == 0x49:  # I
-                    add(_insert(relations[oid], lsn, data, text, begin, position))
-                elif message == 0x55:  # U
-                    add(_update(relations[oid], lsn, data, text, begin, position))
-                elif message == 0x44:  # D
-                    add(_delete(relations[oid], lsn, data, text, begin, position))
-                else:
-                    event = self._event(lsn, body[begin:position])
-                    if event is not None:
-                        add(event)
-            except (IndexError, struct.error, KeyError, ValueError) as exc:
-                raise _unreadable(lsn, body[begin:position], exc) from exc
-        if position != len(body):
+        data, size = body + PADDING, len(body)
+        unpack, maybe_unchanged, relations = _HEAD.unpack_from, _MAYBE_UNCHANGED, self._relations
+        events: list[Event | Run] = []
+        items: list[Item] = []
+        add = items.append
+        position = run_at = frames = lsn = begin = 0
+        try:
+            while position < size:
+                start = position
+                length, kind, lsn, message, oid, what, dummy, low = unpack(data, position)
+                begin = position + DATA_HEADER
+                position += length + 1
+                frames += 1
+                if kind == MESSAGE:
+                    if message in _ROWS:
+                        relation = relations[oid]
+                        row_at = begin + _ROW_AT
+                        if what == _NEW and low == relation.low:
+                            if message == _INSERT:
+                                add((relation.inserts, data[row_at:position]))
+                                continue
+                            if not maybe_unchanged(data, row_at, position) or not lacks(data, row_at, relation.shape.width):
+                                add((relation.updates, data[row_at:position]))
+                                continue
+                        add((None, self._event(lsn, body[begin:position])))
+                        continue
+                    if message == _DELETE:
+                        relation = relations[oid]
+                        if low != relation.low:
+                            raise IndexError("wrong number of columns")
+                        add((relation.deletes[what], data[begin + _ROW_AT : position]))
+                        continue
+                if items:
+                    events.append(Run(RUN, items, start - run_at, self._again(body, run_at, start)))
+                    items = []
+                    add = items.append
+                run_at = position
+                event = self._event(lsn, body[begin:position]) if kind == MESSAGE else notice(kind, lsn)
+                relations = self._relations
+                if event is not None:
+                    events.append(event)
+        except _UNREADABLE as exc:
+            raise _unreadable(lsn, body[begin:position], exc) from exc
+        if position != size or frames != count:
             raise StreamError("A block of the spool is longer than its frames.", code="PGM4010")
+        if items:
+            events.append(Run(RUN, items, size - run_at, self._again(body, run_at, size)))
         return events
+
+    def _again(self, body: bytes, begin: int, end: int) -> t.Callable[[], list[Change]]:
+        return functools.partial(_told_again, self._relations, body, begin, end)
 
     def _event(self, lsn: int, data: bytes) -> Event | None:
         kind = data[0]
-        if kind in _CHANGES:
-            relation = self._relations[_U32.unpack_from(data, 1)[0]]
-            return _CHANGES[kind](relation, lsn, data + _PADDING, data.decode("latin-1"), 0, len(data))
         if kind == 0x42:  # B
             return Begin(BEGIN, _BEGIN.unpack_from(data, 1)[0])
         if kind == 0x43:  # C
             dummy, dummy2, end, stamp = _COMMIT.unpack_from(data, 1)
             return Commit(COMMIT, end, stamp)
+        if kind in _CHANGES:
+            return _CHANGES[kind](self._relations[_U32.unpack_from(data, 1)[0]], lsn, data + PADDING, len(data))
         if kind == 0x52:  # R
             self._describe(data)
             return None
@@ -152,20 +180,37 @@ class PgoutputDecoder:
 
     def _describe(self, data: bytes) -> None:
         oid = _U32.unpack_from(data, 1)[0]
+        known = self._relations.get(oid)
+        if known is not None and known.described == data:  # the receiver repeats it at the start of each segment
+            return
         schema, position = _string(data, 5)
         name, position = _string(data, position)
         identity = chr(data[position])
         count = int.from_bytes(data[position + 1 : position + 3], "big")
         position += 3
-        columns, key = [], []
+        names, key = [], []
         for index in range(count):
             if data[position] & 1:
                 key.append(index)
             column, position = _string(data, position + 1)
-            columns.append(column)
+            names.append(column)
             position += 8
-        # an empty schema is pg_catalog (logicalrep_write_namespace)
-        self._relations[oid] = _Relation(Shape(schema or "pg_catalog", name, tuple(columns), identity), tuple(key))
+        # an empty schema is pg_catalog (logicalrep_write_namespace); runs keep the relations as they were, so they are never changed
+        made = _Relation(data, schema or "pg_catalog", name, tuple(names), identity, tuple(key))
+        self._relations = {**self._relations, oid: made}
+
+
+def _told_again(relations: dict[int, _Relation], body: bytes, begin: int, end: int) -> list[Change]:
+    """The changes in ``body[begin:end]``, which have been read before."""
+    changes = []
+    data = body[begin:end] + PADDING
+    position = 0
+    while position < end - begin:
+        length, dummy, lsn, message, oid = _HEAD.unpack_from(data, position)[:5]
+        first = position + DATA_HEADER
+        position += length + 1
+        changes.append(_CHANGES[message](relations[oid], lsn, data[first:position] + PADDING, position - first))
+    return changes
 
 
 def _string(data: bytes, position: int) -> tuple[str, int]:
@@ -173,69 +218,55 @@ def _string(data: bytes, position: int) -> tuple[str, int]:
     return data[position:end].decode("utf-8", "surrogateescape"), end + 1
 
 
+_UNREADABLE = (IndexError, struct.error, KeyError, ValueError)
+
+
 def _unreadable(lsn: int, payload: bytes, exc: Exception) -> StreamError:
     return StreamError(f"A message of pgoutput ({payload[:1]!r}) at {format_lsn(lsn)} cannot be read: {exc!r}", code="PGM4020")
 
 
-def _insert(relation: _Relation, lsn: int, data: bytes, text: str, begin: int, end: int) -> Change:
-    """The message in ``data[begin:end]``."""
-    values, missing, dummy = _tuple(data, text, begin + 6, end)
+def _insert(relation: _Relation, lsn: int, data: bytes, end: int) -> Change:
+    """The message in ``data[:end]``; behind it there are some more bytes."""
+    values, missing, dummy = _tuple(relation, data, 6, end)
     if missing:
         raise StreamError(f"An INSERT into {relation.shape.label} at {format_lsn(lsn)} lacks columns.", code="PGM4020")
-    return make_change((INSERT, lsn, relation.shape, values, None, ()))
+    return Change(INSERT, lsn, relation.shape, values, None, ())
 
 
-def _update(relation: _Relation, lsn: int, data: bytes, text: str, begin: int, end: int) -> Change:
+def _update(relation: _Relation, lsn: int, data: bytes, end: int) -> Change:
     """As :func:`_insert`."""
     old_shape: Shape | None = None
-    old_values: t.Sequence[str | None] = ()
-    position = begin + 5
-    if data[position] != 0x4E:  # K or O come before N
-        old_shape, old_values, position = _old(relation, data, text, position, end)
-    values, missing, dummy = _tuple(data, text, position + 1, end)
-    return make_change((UPDATE, lsn, relation.without(missing) if missing else relation.shape, values, old_shape, old_values))
+    old_values: t.Sequence[bytes | None] = ()
+    position = 5
+    if data[position] != _NEW:  # K or O come before N
+        old_shape, old_values, position = _old(relation, data, position, end)
+    values, missing, dummy = _tuple(relation, data, position + 1, end)
+    return Change(UPDATE, lsn, relation.without(missing) if missing else relation.shape, values, old_shape, old_values)
 
 
-def _delete(relation: _Relation, lsn: int, data: bytes, text: str, begin: int, end: int) -> Change:
+def _delete(relation: _Relation, lsn: int, data: bytes, end: int) -> Change:
     """As :func:`_insert`."""
-    old_shape, old_values, dummy = _old(relation, data, text, begin + 5, end)
-    return make_change((DELETE, lsn, old_shape, (), old_shape, old_values))
+    old_shape, old_values, dummy = _old(relation, data, 5, end)
+    return Change(DELETE, lsn, old_shape, (), old_shape, old_values)
 
 
-_CHANGES = {0x49: _insert, 0x55: _update, 0x44: _delete}
+_CHANGES = {_INSERT: _insert, _UPDATE: _update, _DELETE: _delete}
 
 
-def _old(relation: _Relation, data: bytes, text: str, position: int, end: int) -> tuple[Shape, list[str | None], int]:
+def _old(relation: _Relation, data: bytes, position: int, end: int) -> tuple[Shape, list[bytes | None], int]:
     """The old row at ``position``: 'K' holds the key alone, 'O' all columns; and where the message goes on."""
-    values, missing, following = _tuple(data, text, position + 1, end)
-    if data[position] == 0x4B:  # K
+    values, missing, following = _tuple(relation, data, position + 1, end)
+    if data[position] == _KEY:
         return relation.key_shape, [values[i] for i in relation.key], following
     return (relation.without(missing) if missing else relation.shape), values, following
 
 
-def _tuple(data: bytes, text: str, position: int, end: int) -> tuple[list[str | None], tuple[int, ...], int]:
-    """TupleData at ``position`` of a message that ends at ``end``: the values that are present, the indexes of those that are not, and
-    where the message goes on. Behind ``end`` there are at least a few bytes."""
-    unpack = _VALUE.unpack_from
-    values: list[str | None] = []
-    add = values.append
-    missing: tuple[int, ...] = ()
+def _tuple(relation: _Relation, data: bytes, position: int, end: int) -> tuple[list[bytes | None], tuple[int, ...], int]:
+    """TupleData at ``position`` of a message that ends at ``end``: see :func:`.pgoutput_rows.columns`."""
     count = (data[position] << 8) | data[position + 1]
-    position += 2
-    for index in range(count):
-        kind, length = unpack(data, position)
-        if kind == _TEXT:
-            begin = position + 5
-            position = begin + length
-            add(text[begin:position])
-        elif kind == _NULL:
-            add(None)
-            position += 1
-        elif kind == _UNCHANGED:
-            missing += (index,)
-            position += 1
-        else:
-            raise IndexError(f"unknown kind of value {kind}")
-    if position > end:
+    if count != relation.shape.width:
+        raise IndexError(f"{count} columns where {relation.shape.label} has {relation.shape.width}")
+    found = columns(data, position + 2, count)
+    if found[2] > end:
         raise IndexError("value longer than its message")
-    return values, missing, position
+    return found

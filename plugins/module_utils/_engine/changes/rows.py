@@ -10,8 +10,8 @@ from ..errors import StreamError
 from ..postgres.drivers import psycopg
 from ..postgres.lsn import format_lsn
 from . import statements as sql
-from .batch import Key, TableSet
-from .events import DELETE, INSERT, TRUNCATE, Change, Truncate
+from .batch import TableSet
+from .events import DELETE, INSERT, TRUNCATE, Change, Key, Truncate
 from .partition import Placed
 from .pipe import Mismatch, Pipe, RawText
 from .tables import MISSING, Binding, TargetTable, TargetTables
@@ -21,15 +21,14 @@ class RowApplier:
     """Applies single changes through ``pipe``, inside the transaction that its caller has begun. Answers are read when the pipe is
     flushed."""
 
-    def __init__(self, pipe: Pipe, tables: TargetTables, codec: str) -> None:
+    def __init__(self, pipe: Pipe, tables: TargetTables) -> None:
         self._pipe = pipe
         self._tables = tables
-        self._codec = codec
 
-    def _parameters(self, values: t.Iterable[str | None]) -> list[RawText | None]:
-        return [None if v is None else RawText(v.encode(self._codec)) for v in values]
+    def _parameters(self, values: t.Iterable[bytes | None]) -> list[RawText | None]:
+        return [None if v is None else RawText(v) for v in values]
 
-    def _one(self, statement: str, values: t.Iterable[str | None], table: TargetTable, kind: str) -> None:
+    def _one(self, statement: str, values: t.Iterable[bytes | None], table: TargetTable, kind: str) -> None:
         self._pipe.send(statement, self._parameters(values), 1, lambda hit: Mismatch(table, kind, 1, hit))
 
     def small(self, content: TableSet) -> None:
@@ -38,6 +37,7 @@ class RowApplier:
         :raises Mismatch: law 5.
         """
         table = content.table
+        content.settle()
         for key in content.deleted:
             self._one(sql.delete_row(table, sql.by_key(table, 1)), _key_values(table, key), table, "DELETE")
         for rows in (content.updated, content.partial):
@@ -47,7 +47,7 @@ class RowApplier:
         for row in [*content.inserted.values(), *content.plain]:
             self._one(sql.insert_row(table, table.columns), row, table, "INSERT")
 
-    def _update_by_key(self, table: TargetTable, names: list[str], values: list[str | None], key: Key) -> None:
+    def _update_by_key(self, table: TargetTable, names: list[str], values: list[bytes | None], key: Key) -> None:
         if names:
             statement = sql.update_row(table, names, sql.by_key(table, len(names) + 1))
             self._one(statement, [*values, *_key_values(table, key)], table, "UPDATE")
@@ -79,7 +79,7 @@ class RowApplier:
         else:
             self._one(sql.update_row(table, names, where), [*values, *parameters], table, "UPDATE")
 
-    def _where(self, change: Change, table: TargetTable, first: int) -> tuple[str, list[str | None]]:
+    def _where(self, change: Change, table: TargetTable, first: int) -> tuple[str, list[bytes | None]]:
         """What finds the old row: its key, or all that is known of it as text."""
         shape, values = change.old_shape or change.shape, change.old_values if change.old_shape else change.values
         binding = t.cast(Binding, shape.binding or self._tables.bind(shape))
@@ -145,7 +145,7 @@ class RowApplier:
         binding = shape.binding
         pairs = dict(zip(shape.columns, values, strict=True))
         names = binding.table.key if binding is not None and binding.table.key else shape.columns
-        shown = [f"{n}={_people(pairs[n], self._codec)}" for n in names if n in pairs]
+        shown = [f"{n}={_people(pairs[n])}" for n in names if n in pairs]
         return ", ".join(shown)[:500]
 
 
@@ -163,9 +163,9 @@ def transient(exc: BaseException) -> bool:
     return state[:2] in ("08", "40", "53", "57", "58") or state in ("55P03", "55006", "25006")
 
 
-def _people(value: str | None, codec: str) -> str:
-    return "NULL" if value is None else value.encode(codec).decode("utf-8", "replace")
+def _people(value: bytes | None) -> str:
+    return "NULL" if value is None else value.decode("utf-8", "replace")
 
 
-def _key_values(table: TargetTable, key: Key) -> list[str | None]:
+def _key_values(table: TargetTable, key: Key) -> list[bytes | None]:
     return [key] if len(table.key) == 1 else list(key)

@@ -170,7 +170,7 @@ class ChangeStream:
     def _session(self) -> None:
         """One connection to the target, until ``stop`` or an error."""
         decoder: Decoder = PgoutputDecoder() if self._choice.plugin == "pgoutput" else Wal2JsonDecoder()
-        lanes = Lanes(self._spec, self._database, codec=decoder.codec, bare_bytea=decoder.bare_bytea, alone=self._alone)
+        lanes = Lanes(self._spec, self._database, bare_bytea=decoder.bare_bytea, alone=self._alone)
         if lanes.resting:
             self._report({"message": f"Until the cutover these rest on the target: {'; '.join(lanes.resting)}."})
         with self._changed:

@@ -18,13 +18,13 @@ from .events import Shape
 
 BYTEA = 17
 INTEGERS = (20, 21, 23, 26)
-MISSING = t.cast(str, type("Missing", (), {"__repr__": lambda self: "MISSING"})())
+MISSING = t.cast(bytes, type("Missing", (), {"__repr__": lambda self: "MISSING"})())
 """Stands for a column that a row does not have: its TOAST value was not changed."""
 
 PLAIN_KEYS = (*INTEGERS, 25, 1043, 2950)
 """Types whose values are equal where their text is: integers, oid, text, varchar, uuid (under a deterministic collation)."""
 
-Row = t.Tuple["str | None", ...]
+Row = t.Tuple["bytes | None", ...]
 
 
 class TargetTable:
@@ -81,7 +81,21 @@ class Binding:
     value or a tuple, and is None where the shape does not hold the key.
     """
 
-    __slots__ = ("table", "oid", "start_lsn", "full", "take", "names", "key", "bytea", "identity_columns", "plain", "direct")
+    __slots__ = (
+        "table",
+        "oid",
+        "start_lsn",
+        "full",
+        "take",
+        "names",
+        "key",
+        "bytea",
+        "identity_columns",
+        "direct",
+        "key_at",
+        "whole",
+        "raw",
+    )
 
     def __init__(self, table: TargetTable, shape: Shape, *, bare_bytea: bool) -> None:
         self.table = table
@@ -109,8 +123,11 @@ class Binding:
         else:
             self.take = lambda values: ()
         self.key: t.Callable[[t.Sequence[t.Any]], t.Any] | None = None
+        self.key_at: tuple[int, ...] = ()
+        """Where the key's columns are among those of the shape."""
         if table.key and all(name in where for name in table.key):
-            self.key = operator.itemgetter(*(where[name] for name in table.key))
+            self.key_at = tuple([where[name] for name in table.key])
+            self.key = operator.itemgetter(*self.key_at)
         self.bytea = tuple(where[name] for name in table.bytea if name in where) if bare_bytea else ()
         if self.key is not None and self.bytea and table.bytea.intersection(table.key):
             plain = self.key
@@ -118,16 +135,18 @@ class Binding:
         self.identity_columns = tuple(name for name in shape.columns if name in table.index)
         self.direct = self.key is not None
         """Does :attr:`key` take its values from rows of this shape?"""
-        self.plain = self.direct and self.full and not self.bytea and not table.rewrite
-        """Is a row of this shape a whole one that needs no care?"""
+        self.whole = shape.columns == table.columns and not self.bytea
+        """Are the values of a row of this shape those of the table, as they are and in its order?"""
+        self.raw = self.direct and self.whole and not table.rewrite
+        """And can it be taken in by its key alone?"""
 
-    def with_bytea(self, values: t.Sequence[str | None]) -> list[str | None]:
+    def with_bytea(self, values: t.Sequence[bytes | None]) -> list[bytes | None]:
         """``values`` with ``\\x`` before bare hex digits."""
         fixed = list(values)
         for index in self.bytea:
             value = fixed[index]
-            if value is not None and not value.startswith("\\x"):
-                fixed[index] = "\\x" + value
+            if value is not None and not value.startswith(b"\\x"):
+                fixed[index] = b"\\x" + value
         return fixed
 
 

@@ -3,16 +3,16 @@
 """wal2json, format version 2: one JSON object a message.
 
 No number is ever made of a number: before the JSON is decoded, the literals of numbers are put into quotes, so that they are text to the
-decoder; booleans become PostgreSQL's letters in the same way. A block of messages is decoded at once, as one array.
+decoder; booleans become PostgreSQL's letters in the same way. Messages of one table and kind differ in their values alone, so most are not
+decoded at all: they match a template that an earlier one has left (:mod:`.wal2json_rows`).
 bytea comes as bare hex digits; the applier, which knows the column's type, puts ``\\x`` before them. TRUNCATE comes as one message for each
 relation, without its flags.
 """
 
 from __future__ import annotations
 
-import operator
+import functools
 import re
-import struct
 import typing as t
 
 from ..errors import StreamError
@@ -23,22 +23,24 @@ from .events import (
     COMMIT,
     DELETE,
     INSERT,
-    KEEPALIVE,
     LOGICAL_MESSAGE,
+    RUN,
     TRUNCATE,
     UPDATE,
     Begin,
     Change,
     Commit,
     Event,
+    Item,
     LogicalMessage,
-    Notice,
+    Run,
     Shape,
     Truncate,
-    make_change,
+    Values,
+    notice,
 )
 from .spool import DATA_HEADER, FRAME, MESSAGE, PADDING
-from .spool import KEEPALIVE as KEEPALIVE_FRAME
+from .wal2json_rows import TEMPLATES, JsonShape, Template, make_template
 
 FILTER_TABLES = 300
 """Up to so many tables are named one by one (the plugin looks through the list at each change); more are asked for by schema."""
@@ -75,6 +77,8 @@ if msgspec is not None:
         name: str
         value: str | None = None
 
+    _Columns = t.List[_Column]
+
     class _Begin(msgspec.Struct, gc=False, tag_field="action", tag="B"):
         lsn: str
 
@@ -110,7 +114,17 @@ if msgspec is not None:
 
 
 _NUMBER = re.compile(rb'"value":(-?[0-9][0-9.eE+-]*)')
-_NAME, _VALUE = operator.attrgetter("name"), operator.attrgetter("value")
+_INSERT, _UPDATE, _DELETE = b"IUD"
+_ACTION_AT = len(b'{"action":"')
+_SCHEMA, _ROW = b'"schema":', b'":['
+"""Before the names of a change's table, and behind them and the word that says which row comes. The second may be found in a name too; then
+the rest of the name is part of the template."""
+
+_NAME_WITHIN = 150
+"""The table's name begins within so many bytes: behind the action, a time and an LSN."""
+
+_BEGIN = re.compile(rb'\{"action":"B"(?:,"timestamp":"[^"\\]*")?,"lsn":"([0-9A-F]{1,8})/([0-9A-F]{1,8})"(?:,"nextlsn":"[^"\\]*")?\}')
+_COMMIT = re.compile(rb'\{"action":"C","timestamp":"([0-9 :.+-]*)"(?:,"lsn":"[^"\\]*")?(?:,"nextlsn":"[^"\\]*")?\}')
 
 
 def _as_text(data: bytes) -> bytes:
@@ -131,63 +145,91 @@ def _as_text(data: bytes) -> bytes:
 class Wal2JsonDecoder:
     """Decodes wal2json's messages."""
 
-    codec = "utf-8"
     bare_bytea = True
 
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(_Message).decode
-        self._decode_list = msgspec.json.Decoder(t.List[_Message | None]).decode
-        self._shapes: dict[tuple[t.Any, ...], Shape] = {}
+        self._shapes: dict[tuple[t.Any, ...], JsonShape] = {}
+        self._templates: dict[int, dict[bytes, list[Template]]] = {_INSERT: {}, _UPDATE: {}, _DELETE: {}}
 
-    def decode(self, lsn: int, payload: bytes) -> Event | None:
+    def decode(self, lsn: int, payload: bytes) -> Event:
         """See :class:`.events.Decoder`.
 
         :raises StreamError: PGM4020 if the message cannot be read.
         """
+        found = _BEGIN.fullmatch(payload)
+        if found:
+            return Begin(BEGIN, (int(found[1], 16) << 32) + int(found[2], 16))
+        found = _COMMIT.fullmatch(payload)
+        if found:
+            return Commit(COMMIT, lsn, found[1].decode())
         try:
             return self._event(lsn, self._decode(_as_text(payload)))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        except (msgspec.MsgspecError, UnicodeError) as exc:
             raise StreamError(f"A message of wal2json at {format_lsn(lsn)} cannot be read: {exc}", code="PGM4020") from exc
 
-    def decode_block(self, body: bytes, count: int) -> list[Event]:
-        """See :class:`.events.Decoder`. All messages are one JSON array."""
-        heads, payloads = _records(body, count)
-        try:
-            messages: list[t.Any] = self._decode_list(_as_text(b"".join((b"[", b",".join(payloads), b"]"))))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            messages = []
-        if len(messages) != count:  # find the one that cannot be read
-            messages = [self._single(lsn, payload) for (dummy, lsn), payload in zip(heads, payloads, strict=True)]
-        events: list[Event] = []
-        add, event, shapes = events.append, self._event, self._shapes
-        for (kind, lsn), message in zip(heads, messages, strict=True):
-            if message is None:
-                if kind == MESSAGE:
-                    raise StreamError(f"A message of wal2json at {format_lsn(lsn)} is empty.", code="PGM4020")
-                add(Notice(KEEPALIVE, lsn))
+    def decode_block(self, body: bytes, count: int) -> list[Event | Run]:
+        """See :class:`.events.Decoder`."""
+        size, unpack, find, templates_of = len(body), FRAME.unpack_from, body.find, self._templates
+        data = body + PADDING
+        events: list[Event | Run] = []
+        items: list[Item] = []
+        add = items.append
+        position = run_at = frames = 0
+        while position < size:
+            start = position
+            dummy, length, kind, lsn = unpack(data, position)
+            begin = position + DATA_HEADER
+            position += length + 1
+            frames += 1
+            if position > size:
+                break
+            known = templates_of.get(body[begin + _ACTION_AT]) if kind == MESSAGE and begin + _ACTION_AT < position else None
+            if known is not None:
+                name_at = find(_SCHEMA, begin, begin + _NAME_WITHIN)
+                row_at = find(_ROW, name_at, position) if name_at > 0 else -1
+                name = body[name_at:row_at] if row_at > 0 else b""
+                for match, form in known.get(name, ()):
+                    found = match(body, row_at, position)
+                    if found is not None:
+                        add((form, found))
+                        break
+                else:
+                    add((None, self._by_hand(lsn, body[begin:position], known, name)))
                 continue
-            kind_of = type(message)
-            if kind_of is _Update or kind_of is _Insert:
-                columns = message.columns
-                names = tuple(map(_NAME, columns))
-                shape = shapes.get((message.schema, message.table, names)) or self._shape(message.schema, message.table, names)
-                values = tuple(map(_VALUE, columns))
-                if kind_of is _Insert:
-                    add(make_change((INSERT, lsn, shape, values, None, ())))
-                    continue
-                columns = message.identity
-                names = tuple(map(_NAME, columns))
-                old = shapes.get((message.schema, message.table, names)) or self._shape(message.schema, message.table, names)
-                add(make_change((UPDATE, lsn, shape, values, old, tuple(map(_VALUE, columns)))))
-            else:
-                add(event(lsn, message))
+            if items:
+                events.append(Run(RUN, items, start - run_at, functools.partial(self._told_again, body, run_at, start)))
+                items = []
+                add = items.append
+            run_at = position
+            events.append(self.decode(lsn, body[begin:position]) if kind == MESSAGE else notice(kind, lsn))
+        if position != size or frames != count:
+            raise StreamError("A block of the spool is longer than its frames.", code="PGM4010")
+        if items:
+            events.append(Run(RUN, items, size - run_at, functools.partial(self._told_again, body, run_at, size)))
         return events
 
-    def _single(self, lsn: int, payload: bytes) -> t.Any:
-        try:
-            return None if payload == _NOTHING else self._decode(_as_text(payload))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-            raise StreamError(f"A message of wal2json at {format_lsn(lsn)} cannot be read: {exc}", code="PGM4020") from exc
+    def _by_hand(self, lsn: int, payload: bytes, known: dict[bytes, list[Template]], name: bytes) -> Change:
+        """A change that matches no template (yet)."""
+        change = t.cast(Change, self.decode(lsn, payload))
+        templates = known.setdefault(name, [])
+        if len(templates) < TEMPLATES and name:
+            shape = t.cast(JsonShape, change.shape)
+            if not any(form.shape is shape and form.identity is change.old_shape for dummy, form in templates):
+                made = make_template(payload[payload.index(name) + len(name) :], change)
+                if made is not None:
+                    templates.append(made)
+        return change
+
+    def _told_again(self, body: bytes, begin: int, end: int) -> list[Change]:
+        """The changes in ``body[begin:end]``, which have been read before."""
+        changes = []
+        while begin < end:
+            dummy, length, dummy2, lsn = FRAME.unpack_from(body, begin)
+            first = begin + DATA_HEADER
+            begin += length + 1
+            changes.append(t.cast(Change, self.decode(lsn, body[first:begin])))
+        return changes
 
     def _event(self, lsn: int, message: t.Any) -> Event:
         if isinstance(message, _Begin):
@@ -203,46 +245,17 @@ class Wal2JsonDecoder:
     def _change(self, lsn: int, message: t.Any) -> Change:
         schema, table = message.schema, message.table
         old_shape: Shape | None = None
-        old_values: tuple[str | None, ...] = ()
+        old_values: Values = ()
         if not isinstance(message, _Insert):
-            old_shape = self._shape(schema, table, tuple(map(_NAME, message.identity)))
-            old_values = tuple(map(_VALUE, message.identity))
+            old_shape, old_values = self._row(schema, table, message.identity)
             if isinstance(message, _Delete):
                 return Change(DELETE, lsn, old_shape, (), old_shape, old_values)
-        shape, values = self._shape(schema, table, tuple(map(_NAME, message.columns))), tuple(map(_VALUE, message.columns))
+        shape, values = self._row(schema, table, message.columns)
         return Change(UPDATE if old_shape else INSERT, lsn, shape, values, old_shape, old_values)
 
-    def _shape(self, schema: str, table: str, names: tuple[str, ...]) -> Shape:
-        key = (schema, table, names)
-        shape = self._shapes.get(key)
+    def _row(self, schema: str, table: str, columns: _Columns) -> tuple[Shape, list[bytes | None]]:
+        names = tuple([column.name for column in columns])
+        shape = self._shapes.get((schema, table, names))
         if shape is None:
-            shape = self._shapes[key] = Shape(schema, table, names)
-        return shape
-
-
-_NOTHING = b"null"
-"""Stands in the array for a record that is no message."""
-
-
-def _records(body: bytes, count: int) -> tuple[list[tuple[int, int]], list[bytes]]:
-    """Kinds and LSNs of a block's records, and their messages.
-
-    :raises StreamError: PGM4010 if they do not fill the block.
-    """
-    heads: list[tuple[int, int]] = []
-    payloads: list[bytes] = []
-    position, unpack, data = 0, FRAME.unpack_from, body + PADDING
-    try:
-        for dummy in range(count):
-            dummy2, length, kind, lsn = unpack(data, position)
-            begin = position + DATA_HEADER
-            position += 1 + length
-            if kind not in (MESSAGE, KEEPALIVE_FRAME):
-                raise struct.error
-            heads.append((kind, lsn))
-            payloads.append(body[begin:position] if kind == MESSAGE else _NOTHING)
-    except struct.error:
-        position = -1
-    if position != len(body):
-        raise StreamError("A block of the spool is longer than its frames.", code="PGM4010")
-    return heads, payloads
+            shape = self._shapes[schema, table, names] = JsonShape(schema, table, names)
+        return shape, [None if column.value is None else column.value.encode() for column in columns]
