@@ -116,7 +116,7 @@ def _first_time(spec: MigrationSpec, database: str, work: Path) -> Prepared:
             with connect(spec.source, database, purpose="prepare") as conn:
                 Baseline(work / FILE).take(conn, again=True)
             _publish(spec, database, name, choice)
-            snapshot = create_slot(spec.source, database, name, choice.plugin)
+            snapshot = create_slot(spec.source, database, name, choice.plugin, failover=spec.changes.failover_slot)
         else:
             snapshot = HeldSnapshot(spec, database)
         undo.callback(snapshot.close)
