@@ -71,6 +71,7 @@ def canaries(source: lab.Server) -> t.Iterator[tuple[lab.Server, str, str]]:
     source.execute("ALTER ROLE canary_mover REPLICATION; GRANT app, pg_signal_backend, pg_read_all_data TO canary_mover")
     target.execute("ALTER ROLE canary_admin CREATEDB CREATEROLE; GRANT SET ON PARAMETER session_replication_role TO canary_admin")
     yield target, left, right
+    source.execute("DROP OWNED BY canary_mover")
     source.execute("DROP ROLE canary_mover")
     target.drop()
 
