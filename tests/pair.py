@@ -51,6 +51,21 @@ def make_target(name: str = "target", **options: t.Any) -> lab.Server:
     return server
 
 
+def make_azure_target(name: str = "azure", *, replica_role: bool = True, extensions: str = "", **options: t.Any) -> lab.Server:
+    """A target that behaves like Azure's flexible server: ``admin`` is no superuser and is in ``azure_pg_admin``, which reads settings and
+    ends sessions; extensions have to be in ``azure.extensions``; ``replica_role``: may it set ``session_replication_role``?"""
+    settings = {"azure.extensions": extensions, **(options.pop("settings", None) or {})}
+    server = lab.start_server(name, settings=settings, **options)
+    password = secrets.token_urlsafe(9)
+    server.create_role("azure_pg_admin", "", "CREATEDB CREATEROLE")
+    server.create_role("admin", password, "CREATEDB CREATEROLE")
+    server.execute("GRANT pg_read_all_settings, pg_read_all_stats, pg_signal_backend TO azure_pg_admin; GRANT azure_pg_admin TO admin")
+    if replica_role and server.major >= 15:
+        server.execute("GRANT SET ON PARAMETER session_replication_role TO admin")
+    PASSWORDS[server.port] = password
+    return server
+
+
 PASSWORDS: dict[int, str] = {}
 """Port of a server to the password of its migration role."""
 

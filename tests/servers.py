@@ -54,16 +54,39 @@ LOGICAL = {
 }
 """What makes a server a source. A parameter that the server does not know is left out."""
 
+MAJORS = Path(__file__).resolve().parent.parent / ".work" / "postgres"
+"""Where ``scripts/majors`` puts PostgreSQL of other major versions: one folder each, with ``bin/``."""
+
 PREFIX = "pgm-servers-"
 STARTED = 60.0
 """Seconds that a server may take to answer."""
 
 
 def bindirs() -> list[Path]:
-    """Folders with PostgreSQL's programs on this machine, newest major first; ``PG_MIGRATION_BINDIR`` (a list with ``:``) comes before."""
+    """Folders with PostgreSQL's programs on this machine, newest major first; ``PG_MIGRATION_BINDIR`` (a list with ``:``) comes
+    before, what ``scripts/majors`` has fetched after."""
     asked = [Path(p) for p in os.environ.get("PG_MIGRATION_BINDIR", "").split(":") if p]
     found = [p.parent for p in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
-    return asked + sorted(found, key=lambda p: int(re.sub(r"\D.*", "", p.parent.name) or 0), reverse=True)
+    found.sort(key=lambda p: int(re.sub(r"\D.*", "", p.parent.name) or 0), reverse=True)
+    others = sorted(p.parent for p in MAJORS.glob("*/bin/postgres"))
+    return list(dict.fromkeys([*asked, *found, *others]))
+
+
+@functools.cache
+def installations() -> dict[int, Path]:
+    """Major version to the folder of its programs, of all of :func:`bindirs`, oldest first; the first folder of a version counts."""
+    found: dict[int, Path] = {}
+    for folder in bindirs():
+        shown = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False, cwd="/").stdout
+        number = re.search(r"\) (\d+)", shown)
+        if number:
+            found.setdefault(int(number[1]), folder)
+    return dict(sorted(found.items()))
+
+
+def program(name: str, least: int = 0) -> Path | None:
+    """The client program ``name`` of major version ``least`` or later, the oldest such; None: not on this machine."""
+    return next((folder / name for major, folder in installations().items() if major >= least and (folder / name).exists()), None)
 
 
 def has_wal2json(bindir: Path) -> bool:

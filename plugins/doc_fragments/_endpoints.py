@@ -80,6 +80,12 @@ options:
           - Seconds to wait for a connection.
         type: int
         default: 10
+      storage_gb:
+        description:
+          - Size of the server's disk in GB, which a server cannot be asked for; V(0) is not given.
+          - The validation compares the target's with 1.25 times the data.
+        type: int
+        default: 0
 """
 
     TARGET = r"""
@@ -143,4 +149,10 @@ options:
           - Seconds to wait for a connection.
         type: int
         default: 10
+      storage_gb:
+        description:
+          - Size of the server's disk in GB, which a server cannot be asked for; V(0) is not given.
+          - The validation compares the target's with 1.25 times the data.
+        type: int
+        default: 0
 """

@@ -206,6 +206,12 @@ options:
         type: str
         choices: [fail, pause, ignore]
         default: fail
+      failover_slot:
+        description:
+          - Make the slot one that the source's standbys keep too, so that the stream goes on after a failover. It needs version 17 or later
+            and standbys with C(sync_replication_slots).
+        type: bool
+        default: false
       max_retained_wal_bytes:
         description:
           - Most bytes of WAL that our replication slot may hold on the source. Beyond it the slot is dropped and the migration fails,
@@ -266,6 +272,17 @@ options:
         type: str
         choices: [remove, demote]
         default: remove
+      exclude:
+        description:
+          - Roles to leave out.
+        type: list
+        elements: str
+        default: []
+      passwords:
+        description:
+          - Carry the stored verifiers over where the source lets them be read. Otherwise the roles that need a password are named.
+        type: bool
+        default: true
   monitor:
     description:
       - Who is told how far the migration is, besides the one who asks.

@@ -35,6 +35,17 @@ options:
     type: list
     elements: str
     default: []
+  carry_passwords:
+    description:
+      - Bring passwords over as the verifiers that the source stores, where it lets them be read. With V(false), and for roles whose
+        verifier cannot be read, RV(left_out) names each role that needs a password on the target.
+    type: bool
+    default: true
+  passwords:
+    description:
+      - Role to password or verifier, for roles whose verifier the source does not show. What is sent is always a verifier.
+    type: dict
+    default: {}
   file:
     description:
       - Path on this host of an SQL file to write the source's globals to, as C(pg_dumpall --globals-only) does, and the settings of
@@ -116,6 +127,8 @@ def globals_options() -> ArgumentSpec:
             "databases": {"type": "list", "elements": "str", "default": []},
             "superuser_policy": {"type": "str", "choices": ["remove", "demote"], "default": "remove"},
             "exclude": {"type": "list", "elements": "str", "default": []},
+            "carry_passwords": {"type": "bool", "default": True, "no_log": False},
+            "passwords": {"type": "dict", "default": {}, "no_log": True},
             "file": {"type": "path"},
         }
     )
@@ -133,8 +146,10 @@ def main() -> t.NoReturn:
             databases=[name for name in params["databases"] if name != "all"],
             superuser_policy=params["superuser_policy"],
             exclude=params["exclude"],
+            passwords=params["passwords"],
+            verifiers=params["carry_passwords"],
         )
-        text = render_globals(module.endpoint("source")) if params["file"] else ""
+        text = render_globals(module.endpoint("source"), passwords=params["carry_passwords"]) if params["file"] else ""
         unwritten = bool(params["file"]) and not is_written(Path(params["file"]), text)
         result.plan(bool(plan.actions) or unwritten, plan.before, plan.after)
         actions = [{"kind": action.kind, "name": action.name, "statement": action.statement} for action in plan.actions]

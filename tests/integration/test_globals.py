@@ -30,8 +30,9 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.globals.pl
     revoke_admin_memberships,
 )
 from ansible_collections.pgops.migration.plugins.module_utils._engine.globals.state import read_state
-from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import Endpoint
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import SOURCE_TYPES, Endpoint
 from pair import PASSWORDS, make_source, make_target
+from tasks import as_checked, run_module
 
 CANARY = f"canary{secrets.token_hex(8)}"
 HOSTILE = ['quo"ted', "Grün Äß", "with space", "semi;colon", "per%cent", "back\\slash", "apo'strophe", "UPPER", "select", "日本", "x" * 63]
@@ -59,7 +60,7 @@ def build(source: t.Any) -> None:
         run("CREATE ROLE until1 LOGIN VALID UNTIL '2031-02-03 04:05:06+00'; CREATE ROLE until2 LOGIN VALID UNTIL 'infinity'")
         run("CREATE ROLE azure_pg_admin; CREATE ROLE azuresu SUPERUSER; CREATE ROLE nopassword LOGIN; CREATE ROLE unlucky")
         run('GRANT team_0 TO team_1; GRANT team_1 TO team_2 WITH ADMIN OPTION; GRANT team_2 TO team_3; GRANT team_3 TO "Grün Äß"')
-        run("GRANT boss_0 TO team_4; GRANT team_5 TO boss_1; GRANT pg_monitor, pg_read_all_data TO team_6; GRANT azure_pg_admin TO team_7")
+        run("GRANT boss_0 TO team_4; GRANT team_5 TO boss_1; GRANT pg_monitor TO team_6; GRANT azure_pg_admin TO team_7")
         run("COMMENT ON ROLE team_0 IS 'multi\nline ''quoted'' \\ comment'; COMMENT ON ROLE \"quo\"\"ted\" IS 'ü'")
         run("""ALTER ROLE team_0 SET search_path TO "$user", public, "We""ird, schema", 'a b'""")
         run("ALTER ROLE team_0 SET work_mem TO '12MB'; ALTER ROLE team_0 SET statement_timeout TO '0'")
@@ -75,6 +76,8 @@ def build(source: t.Any) -> None:
         run('COMMENT ON DATABASE "Shop Ü" IS \'the shop\'; REVOKE ALL ON DATABASE "Shop Ü" FROM PUBLIC')
         run('GRANT CONNECT ON DATABASE "Shop Ü" TO team_5 WITH GRANT OPTION; GRANT CREATE ON DATABASE "Shop Ü" TO "quo""ted"')
         run("CREATE ROLE settled LOGIN CONNECTION LIMIT 7; GRANT settled TO team_13")
+        if source.major >= 14:
+            run("GRANT pg_read_all_data TO team_6")
         if source.major >= 16:
             run("GRANT team_11 TO team_12 WITH INHERIT FALSE, SET TRUE; GRANT team_13 TO team_12 WITH INHERIT TRUE, SET FALSE")
             run("GRANT team_14 TO team_12 WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
@@ -82,19 +85,24 @@ def build(source: t.Any) -> None:
             run("GRANT SET ON PARAMETER log_min_duration_statement TO team_8")
 
 
-def major(folder: Path) -> int:
-    """The major version of the installation at ``folder``."""
-    shown = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    return int(re.findall(r"\d+", shown)[0])
-
-
 def pairs() -> list[tuple[Path, Path]]:
-    """Which installations meet: each with the oldest as source, and the newest as source of the oldest."""
-    found = sorted(lab.bindirs(), key=major)
-    return list(dict.fromkeys([*((found[0], other) for other in found), (found[-1], found[-1]), (found[-1], found[0])]))
+    """Which installations meet: every source from 13 on with every target that is not older, and the newest with the usual one, whose
+    grants cannot say all that the newest's can."""
+    known = lab.installations()
+    if not known:
+        return []
+    usual = next(major for major, folder in known.items() if folder == lab.bindirs()[0])
+    meetings = [(old, new) for old in known for new in known if 13 <= old <= new and new >= usual]
+    return [(known[old], known[new]) for old, new in dict.fromkeys([*meetings, (max(known), usual)])]
 
 
-@pytest.fixture(scope="module", params=pairs(), ids=lambda pair: "-".join(str(major(folder)) for folder in pair))
+def shown(pair: tuple[Path, Path]) -> str:
+    """``13-15`` for a test's name."""
+    majors = {folder: str(major) for major, folder in lab.installations().items()}
+    return "-".join(majors[folder] for folder in pair)
+
+
+@pytest.fixture(scope="module", params=pairs(), ids=shown)
 def ends(request: pytest.FixtureRequest) -> t.Iterator[tuple[t.Any, t.Any, Endpoint, Endpoint]]:
     """Two servers of our own: roles belong to a whole server."""
     source, target = make_source("globals-source", bindir=request.param[0]), make_target("globals-target", bindir=request.param[1])
@@ -247,6 +255,69 @@ def test_without_pg_authid_the_roles_that_need_a_password_are_named(ends: tuple[
     source.execute("DROP ROLE newcomer, plain")
 
 
+def test_every_type_of_source(ends: tuple[t.Any, t.Any, Endpoint, Endpoint]) -> None:
+    """R33: roles, rights and ownerships come from every type of source, not from one service alone."""
+    source, target, source_end, target_end = ends
+    source.execute("CREATE ROLE everywhere LOGIN; GRANT team_0 TO everywhere")
+    for kind in SOURCE_TYPES:
+        plan = plan_globals(dataclasses.replace(source_end, type=kind), target_end)
+        assert {("role", "everywhere"), ("membership", "everywhere in team_0")} <= {(a.kind, a.name) for a in plan.actions}, kind
+    source.execute("DROP ROLE everywhere")
+
+
+def test_verifiers_stay_behind_where_asked(ends: tuple[t.Any, t.Any, Endpoint, Endpoint]) -> None:
+    """``verifiers=False``: nothing of a password is read; every login that is made anew is named."""
+    source, target, source_end, target_end = ends
+    apply_globals(plan_globals(source_end, target_end))
+    source.execute("CREATE ROLE fresh LOGIN PASSWORD 'x'; CREATE ROLE group_only")
+    plan = plan_globals(source_end, target_end, verifiers=False)
+    assert [str(s) for s in plan.skipped if s.kind == "password"] == [
+        "password fresh: its verifier is not carried over; set its password on the target"
+    ]
+    assert not any("PASSWORD" in action.sql for action in plan.actions)
+    source.execute("DROP ROLE fresh, group_only")
+
+
+def test_the_migration_s_own_login_comes_only_where_it_owns(ends: tuple[t.Any, t.Any, Endpoint, Endpoint]) -> None:
+    """It was made for the migration, so it stays behind; but as owner of an object it is needed."""
+    source, target, source_end, target_end = ends
+    source.create_role("lonely", "lonely")
+    lonely = dataclasses.replace(source_end, user="lonely", password="lonely")
+    plan = plan_globals(lonely, target_end)
+    assert any(str(s) == "role lonely: is the migration's own login on the source and owns nothing" for s in plan.skipped)
+    assert not any(action.name == "lonely" for action in plan.actions)
+    source.execute("CREATE TABLE hers (i int); ALTER TABLE hers OWNER TO lonely")
+    assert any(action.kind == "role" and action.name == "lonely" for action in plan_globals(lonely, target_end).actions)
+    source.execute("DROP TABLE hers; DROP ROLE lonely")
+
+
+def test_check_mode_tells_what_the_module_then_does(ends: tuple[t.Any, t.Any, Endpoint, Endpoint], tmp_path: Path) -> None:
+    """R37, R38: ``--check --diff`` shows each statement and does nothing; the run does just these; then nothing is left; no secret."""
+    source, target, source_end, target_end = ends
+    source.execute(f"CREATE ROLE checked LOGIN PASSWORD '{CANARY}' VALID UNTIL '2041-01-01'; GRANT team_0 TO checked")
+    options = {
+        "source": {**source_end.public(), "password": source_end.password},
+        "target": {**target_end.public(), "password": target_end.password},
+        "file": str(tmp_path / "globals.sql"),
+    }
+    for side in ("source", "target"):
+        del options[side]["side"]
+    with source.connect() as left, target.connect() as right:
+        before = (read_state(left), read_state(right))
+        foretold = run_module("pg_migrate_globals", check=True, **options).fine()
+        assert (read_state(left), read_state(right)) == before and not (tmp_path / "globals.sql").exists()
+    shown = foretold.result["diff"]["after"]["statements"]
+    assert any(statement.startswith('CREATE ROLE "checked" WITH LOGIN') and "********" in statement for statement in shown)
+    assert any(statement.startswith('GRANT "team_0" TO "checked"') for statement in shown)
+    done = as_checked("pg_migrate_globals", **options)
+    assert done.result["diff"] == foretold.result["diff"] and done.result["actions"] == foretold.result["actions"]
+    assert CANARY not in done.text + foretold.text and "SCRAM-SHA-256" not in done.text + foretold.text
+    assert stat.S_IMODE((tmp_path / "globals.sql").stat().st_mode) == 0o600
+    psycopg.connect(target.dsn(user="checked", password=CANARY)).close()
+    target.execute("REVOKE team_0 FROM checked; DROP ROLE checked")
+    source.execute("DROP ROLE checked")
+
+
 def test_demoted_superusers_come_as_ordinary_roles(ends: tuple[t.Any, t.Any, Endpoint, Endpoint]) -> None:
     source, target, source_end, target_end = ends
     plan = plan_globals(source_end, target_end, superuser_policy="demote", exclude=["boss_4"])
@@ -270,18 +341,19 @@ def test_planning_changes_nothing(ends: tuple[t.Any, t.Any, Endpoint, Endpoint])
 
 def test_the_file_is_what_pg_dumpall_writes(ends: tuple[t.Any, t.Any, Endpoint, Endpoint], tmp_path: Path) -> None:
     source, target, source_end, target_end = ends
+    pg_dumpall, psql = lab.program("pg_dumpall", source.major), lab.program("psql")
+    if pg_dumpall is None or psql is None:
+        pytest.skip(f"no pg_dumpall of version {source.major} or later on this machine")
     ours, theirs = tmp_path / "ours.sql", tmp_path / "theirs.sql"
     assert not is_written(ours, text := render_globals(source_end))
     write_globals(ours, text)
     assert is_written(ours, render_globals(source_end)) and text.count(";\n") > 150
     assert stat.S_IMODE(ours.stat().st_mode) == 0o600
-    dumped = subprocess.run(
-        [source.bindir / "pg_dumpall", "--globals-only", "-d", source.dsn()], capture_output=True, text=True, check=True
-    ).stdout
+    dumped = subprocess.run([pg_dumpall, "--globals-only", "-d", source.dsn()], capture_output=True, text=True, check=True).stdout
     theirs.write_text(dumped, encoding="utf-8")
     restored = []
     for script in (ours, theirs):
-        with contextlib.closing(Replay(source.bindir)) as replay:
+        with contextlib.closing(Replay(source.bindir, psql)) as replay:
             restored.append(replay.run(script))
     assert restored[0].roles == restored[1].roles
     assert set(restored[0].grants) == set(restored[1].grants)
@@ -293,7 +365,8 @@ def test_the_file_is_what_pg_dumpall_writes(ends: tuple[t.Any, t.Any, Endpoint, 
 class Replay:
     """An empty server to run a file of globals on."""
 
-    def __init__(self, bindir: Path) -> None:
+    def __init__(self, bindir: Path, psql: Path) -> None:
+        self._psql = psql
         self._server = lab.start_server("replay", bindir=bindir)
 
     def run(self, script: Path) -> t.Any:
@@ -301,7 +374,7 @@ class Replay:
         text = script.read_text(encoding="utf-8")
         text = re.sub(r'(?m)^(CREATE|ALTER) ROLE "?postgres"?( WITH .*)?;$', "", text)
         self._server.execute('CREATE DATABASE "Shop Ü"')
-        psql = [self._server.bindir / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self._server.dsn()]
+        psql = [self._psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self._server.dsn()]
         done = subprocess.run(psql, input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         with self._server.connect() as conn:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import servers as lab
 import yaml
+from footprint import difference
+from footprint import footprint as whole_footprint
 from pair import PASSWORDS, describe, make_target
 from rows import differences
 
@@ -180,12 +182,17 @@ def test_check_then_real_then_again(plays, source, target, shop, tmp_path) -> No
         assert conn.execute("SELECT count(*) FROM public.item").fetchone() == (500,)
 
 
-def test_validate_touches_nothing(plays, source, target) -> None:
-    """R46: ``option: validate`` only looks."""
+def test_validate_touches_nothing(plays, source, target, shop) -> None:
+    """R46: ``option: validate`` only looks, by the playbook validate and by migrate, and ends Succeeded; both sides' catalogs, settings,
+    slots, roles and files are as they were."""
     one = plays("look", option="validate")
-    before = footprint(source, target)
+    before = whole_footprint(source, shop), whole_footprint(target)
     one.play("validate").fine()
-    assert footprint(source, target) == before
+    ended = one.play("migrate").fine()
+    assert "Succeeded" in ended.text.partition("Say where it stands")[2]
+    after = whole_footprint(source, shop), whole_footprint(target)
+    assert [difference(was, now) for was, now in zip(before, after, strict=True)] == [{}, {}]
+    assert one.play("migrate").fine().changed == 0
 
 
 def test_cancel(plays, source, shop) -> None:

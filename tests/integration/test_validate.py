@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import typing as t
 from pathlib import Path
 
@@ -119,8 +120,44 @@ def test_too_many_databases_is_a_finding(spec_factory: Factory) -> None:
 
 
 def test_all_databases(source: lab.Server, source_database: str, spec_factory: Factory) -> None:
-    report = validate(spec_factory("shop-1", ["all"]), only=["PGM2201"])
-    assert source_database in report.databases and "postgres" not in report.databases and "template1" not in report.databases
+    providers = ["azure_maintenance", "azure_sys", "rdsadmin", "cloudsqladmin"]
+    source.execute("CREATE DATABASE stencil IS_TEMPLATE true")
+    for name in providers:
+        source.create_database(name)
+    try:
+        report = validate(spec_factory("shop-1", ["all"]), only=["PGM2201"])
+    finally:
+        source.execute("ALTER DATABASE stencil IS_TEMPLATE false")
+        for name in [*providers, "stencil"]:
+            source.drop_database(name)
+    assert source_database in report.databases
+    assert not {*providers, "stencil", "postgres", "template0", "template1"} & set(report.databases)
+
+
+def test_databases_by_pattern(source: lab.Server, database_factory: t.Callable[..., str], spec_factory: Factory) -> None:
+    """Patterns add, a ``!`` takes out, a name that is written out stays as it is even where it does not exist."""
+    for name in ("pat_one", "pat_two", "pat_test", "pat*"):
+        database_factory(name=name)
+    for selection, expected in (
+        (["pat_*"], ["pat_one", "pat_test", "pat_two"]),
+        (["pat_*", "!*_test"], ["pat_one", "pat_two"]),
+        (["pat_t??", "pat_one"], ["pat_two", "pat_one"]),
+        (["pat*"], ["pat*"]),
+        (["pat_*", "missing"], ["pat_one", "pat_test", "pat_two", "missing"]),
+        (["pat_o*", "pat_one"], ["pat_one"]),
+        (["!pat_*", "!db*"], ["pat*"]),
+    ):
+        report = validate(spec_factory("shop-1", selection), only=["PGM2201"])
+        assert report.databases == expected, selection
+
+
+def test_the_time_limit_of_the_test_connection(source_database: str, spec_factory: Factory) -> None:
+    """R59: a server that never answers costs ``connect_timeout`` and no more, and the seconds are told."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        here = {"port": silent.getsockname()[1], "connect_timeout": 2}
+        report = validate(spec_factory("shop-1", [source_database], target=here), only=["PGM2002"])
+    found = next(f for f in report.findings if f.code == "PGM2002")
+    assert found.severity == "Failed" and found.data["reason"] == "tcp" and 1.5 < found.data["seconds"] < 10, found
 
 
 def test_progress_is_told_and_a_stop_is_heeded(source_database: str, spec_factory: Factory) -> None:

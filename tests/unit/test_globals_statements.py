@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.globals import statements as sql
 from ansible_collections.pgops.migration.plugins.module_utils._engine.globals.marker import Marker, fingerprint, is_verifier
-from ansible_collections.pgops.migration.plugins.module_utils._engine.globals.profiles import belongs_to_provider
 from ansible_collections.pgops.migration.plugins.module_utils._engine.globals.state import Membership
+from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.profiles import belongs_to_provider
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import Endpoint
 from hypothesis import given
 from hypothesis import strategies as st

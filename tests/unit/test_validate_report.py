@@ -160,7 +160,7 @@ def test_every_type_has_a_profile() -> None:
         assert profile.managed == (
             kind in ("azure_single_server", "azure_flexible", "aws_rds", "aws_aurora", "gcp_cloudsql", "gcp_alloydb")
         )
-        assert profile.is_provider_role("pg_monitor") and profile.is_provider_role("postgres") and not profile.is_provider_role("app")
+        assert profile.is_provider_role("pg_monitor") and not profile.is_provider_role("postgres") and not profile.is_provider_role("app")
     azure = profiles.profile_for("azure_flexible")
     assert azure.is_provider_role("azure_pg_admin") and azure.is_provider_role("azuresu") and azure.is_provider_role("replication")
     assert azure.refuses("SUPERUSER", 170000) and azure.refuses("BYPASSRLS", 150000) and not azure.refuses("BYPASSRLS", 160000)

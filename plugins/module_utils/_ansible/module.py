@@ -38,8 +38,9 @@ class MigrationModule:
         self.params: dict[str, t.Any] = self._module.params
         self.check_mode: bool = self._module.check_mode
         self.result = Result()
-        sides = [self.params.get(side) or {} for side in ("source", "target")]
-        self._redactor = Redactor(side.get("password") for side in sides)
+        sides = [self.params.get(side) or {} for side in ("source", "target", "login")]
+        others = (self.params.get("passwords") or {}).values()
+        self._redactor = Redactor([*(side.get("password") for side in sides), *map(str, others)])
 
     # -- parameters
 

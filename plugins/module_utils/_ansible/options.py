@@ -56,6 +56,7 @@ def endpoint_options(side: str, *, required: bool = True) -> ArgumentSpec:
         "sslcert": {"type": "path"},
         "sslkey": {"type": "path"},
         "connect_timeout": {"type": "int", "default": Endpoint.connect_timeout},
+        "storage_gb": {"type": "int", "default": Endpoint.storage_gb},
     }
     return ArgumentSpec({side: {"type": "dict", "required": required, "options": suboptions}})
 
@@ -104,6 +105,7 @@ def section_options() -> ArgumentSpec:
                 lanes={"type": "int", "default": ChangeOptions.lanes},
                 heartbeat={"type": "float", "default": ChangeOptions.heartbeat},
                 on_ddl={"type": "str", "choices": list(ON_DDL), "default": ChangeOptions.on_ddl},
+                failover_slot={"type": "bool", "default": ChangeOptions.failover_slot},
                 max_retained_wal_bytes={"type": "int", "default": ChangeOptions.max_retained_wal_bytes},
             ),
             "cutover": _section(
@@ -117,6 +119,8 @@ def section_options() -> ArgumentSpec:
             "globals": _section(
                 enabled={"type": "bool", "default": GlobalsOptions.enabled},
                 superuser_policy={"type": "str", "choices": list(SUPERUSER_POLICIES), "default": GlobalsOptions.superuser_policy},
+                exclude={"type": "list", "elements": "str", "default": []},
+                passwords={"type": "bool", "default": GlobalsOptions.passwords, "no_log": False},
             ),
             "monitor": _section(prometheus_dir={"type": "path"}),
         }

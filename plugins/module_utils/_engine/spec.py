@@ -67,6 +67,7 @@ class Endpoint:
     sslcert: str = ""
     sslkey: str = ""
     connect_timeout: int = 10
+    storage_gb: int = 0  # size of the server's disk in GB, which it cannot be asked for; 0: not given
     tag: str = ""  # what the names of our sessions carry besides our own: the migration's key
 
     def public(self) -> dict[str, t.Any]:
@@ -116,6 +117,7 @@ class ChangeOptions:
     lanes: int = 2  # connections that apply changes at the same time
     heartbeat: float = 1.0
     on_ddl: str = "fail"  # what DDL on the source does to the stream
+    failover_slot: bool = False  # let the source's standbys keep the slot too (17 and later)
     max_retained_wal_bytes: int = 0  # WAL held by our slot; beyond it the slot is dropped; 0: no limit
 
 
@@ -137,6 +139,8 @@ class GlobalsOptions:
 
     enabled: bool = True
     superuser_policy: str = "remove"
+    exclude: tuple[str, ...] = ()  # roles to leave out
+    passwords: bool = True  # carry the stored verifiers; otherwise the roles that need a password are named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +186,7 @@ class MigrationSpec:
         data["databases"] = list(self.databases)
         data["cutover"]["release"] = list(self.cutover.release)
         data["copy"].update({key: list(data["copy"][key]) for key in ("schemas", "tables", "exclude")})
+        data["globals"]["exclude"] = list(self.globals.exclude)
         return data
 
     def identity(self) -> dict[str, t.Any]:

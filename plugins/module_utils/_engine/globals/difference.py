@@ -12,10 +12,10 @@ import dataclasses
 import typing as t
 
 from ..postgres.identifiers import PREFIX, quote_ident, quote_literal
+from ..postgres.profiles import belongs_to_provider, profile_for
 from ..spec import Endpoint
 from . import statements as sql
 from .marker import MARKER, Marker, fingerprint, is_verifier
-from .profiles import belongs_to_provider, profile_of
 from .rights import Parameters, Rights
 from .state import ATTRIBUTES, Membership, Role, State
 
@@ -126,6 +126,8 @@ class Difference:
             return "belongs to the provider", "info"
         if role.name == self._rights.user:
             return "is the login on the target", "info"
+        if role.name == self._wanted.user and not self._wanted.owner:
+            return "is the migration's own login on the source and owns nothing", "info"
         if role.superuser and self._options.superuser_policy != "demote":
             return "is a superuser on the source and is left out (superuser_policy: remove)", "warning"
         existing = self._present.roles.get(role.name)
@@ -173,7 +175,7 @@ class Difference:
         verifier = self._options.passwords.get(role.name, role.password)
         if verifier is None:
             if not self._wanted.passwords and role.login and existing is None:
-                self._skip("password", role.name, "the source does not show verifiers to this login; set its password on the target")
+                self._skip("password", role.name, "its verifier is not carried over; set its password on the target")
             known = self._present.passwords and existing is not None and existing.password is not None
             if self._wanted.passwords and (known or role.name in self._fingerprints):
                 self._fingerprints.pop(role.name, None)
@@ -259,7 +261,7 @@ class Difference:
             return "the target does not know the predefined role"
         if self._rights.superuser:
             return ""
-        if name in profile_of(self._endpoints[1].type).ungrantable:
+        if name in profile_for(self._endpoints[1].type).refused_memberships:
             return "the provider does not let anyone grant it"
         return self._rights.why_not_manage(self._present.roles[name]) or ("" if self._rights.createrole else "the login has no CREATEROLE")
 

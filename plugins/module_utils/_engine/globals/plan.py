@@ -57,6 +57,7 @@ def plan_globals(
     superuser_policy: str = "remove",
     exclude: t.Iterable[str] = (),
     passwords: t.Mapping[str, str] | None = None,
+    verifiers: bool = True,
 ) -> GlobalsPlan:
     """Compare both servers; nothing is written.
 
@@ -64,6 +65,7 @@ def plan_globals(
     :param superuser_policy: ``remove`` leaves the source's superusers out, ``demote`` makes ordinary roles of them.
     :param exclude: roles to leave out.
     :param passwords: role to password or verifier, for sources that show none; what is sent is always a verifier.
+    :param verifiers: carry over what the source shows; otherwise the roles that need a password are in ``skipped``.
     :raises SpecificationError: for another policy.
     :raises MigrationError: if a server refuses to be read.
     """
@@ -74,7 +76,7 @@ def plan_globals(
         source_conn = stack.enter_context(connect(source, purpose="globals"))
         target_conn = stack.enter_context(connect(target, purpose="globals"))
         with server_errors("read roles and settings", source, code="PGM7001"):
-            wanted = read_state(source_conn)
+            wanted = read_state(source_conn, passwords=verifiers)
         with server_errors("read roles and settings", target, code="PGM7001"):
             present = read_state(target_conn)
             rights = read_rights(target_conn, present)

@@ -63,6 +63,7 @@ class State:
     :ivar settings: by (role, database), either of them empty for "any": parameter to value.
     :ivar parameters: parameter grants of 15 and later: (parameter, grantee) to {privilege: with grant option}.
     :ivar grants: every single grant of a membership, with its one grantor.
+    :ivar owner: does the login own a database or anything in one?
     :ivar owned: the memberships whose grantor is the login itself, with their options (16 and later).
     """
 
@@ -77,6 +78,7 @@ class State:
     parameters: dict[tuple[str, str], dict[str, bool]]
     tablespaces: tuple[str, ...]
     databases: frozenset[str]
+    owner: bool
 
     def is_member(self, member: str, role: str) -> bool:
         """Is ``member`` directly or indirectly in ``role``?"""
@@ -91,16 +93,25 @@ class State:
         return False
 
 
-def read_state(conn: psycopg.Connection[t.Any]) -> State:
-    """The globals of the server behind ``conn``; reads only."""
+_OWNS = """
+    SELECT EXISTS (SELECT FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+                    WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname = current_user AND d.deptype = 'o')"""
+
+
+def read_state(conn: psycopg.Connection[t.Any], *, passwords: bool = True) -> State:
+    """The globals of the server behind ``conn``; reads only.
+
+    :param passwords: read verifiers where the login may.
+    """
     version = int(conn.info.server_version)
-    user, passwords = _one(conn, "SELECT current_user::text, has_table_privilege('pg_catalog.pg_authid', 'SELECT')")
+    user, readable = _one(conn, "SELECT current_user::text, has_table_privilege('pg_catalog.pg_authid', 'SELECT')")
+    passwords = passwords and bool(readable)
     grants = _grants(conn, version)
     return State(
         version,
         user,
-        bool(passwords),
-        _roles(conn, bool(passwords)),
+        passwords,
+        _roles(conn, passwords),
         _merge(grants),
         grants,
         {(grant.role, grant.member): grant for grant in grants if grant.grantors == (user,)},
@@ -108,6 +119,7 @@ def read_state(conn: psycopg.Connection[t.Any]) -> State:
         _parameters(conn) if version >= 150000 else {},
         tuple(row[0] for row in conn.execute("SELECT spcname::text FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY 1")),
         frozenset(row[0] for row in conn.execute("SELECT datname::text FROM pg_database WHERE NOT datistemplate")),
+        bool(_one(conn, _OWNS)[0]),
     )
 
 

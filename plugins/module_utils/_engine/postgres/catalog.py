@@ -9,6 +9,7 @@ Each reader is one set-based query, whatever the number of objects. Columns that
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import typing as t
 
 from .drivers import psycopg
@@ -142,6 +143,30 @@ def _unique_indexes(conn: psycopg.Connection[t.Any]) -> dict[int, int]:
            AND NOT (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)
          GROUP BY i.indrelid""")
     return {oid: int(count) for oid, count in rows}
+
+
+ALL = ("all", "*")
+
+
+def is_selection(names: t.Iterable[str]) -> bool:
+    """Do ``names`` say which of the source's databases to take (``all``, ``shop_*``, ``!shop_test``), rather than name them?"""
+    return any(name in ALL or name.startswith("!") or set(name) & set("*?") for name in names)
+
+
+def select(named: t.Sequence[str], present: t.Sequence[str]) -> list[str]:
+    """The databases of ``present`` that a selection takes: ``all``, patterns of the shell and names add, in this order; ``!pattern``
+    takes away of what was added before, or of all where it comes first. A name with ``*`` in it that exists means itself."""
+    chosen: list[str] = list(present) if named and named[0].startswith("!") else []
+    for word in named:
+        if word.startswith("!"):
+            chosen = [name for name in chosen if not fnmatch.fnmatchcase(name, word[1:])]
+        elif word in ALL:
+            chosen += present
+        elif set(word) & set("*?") and word not in present:
+            chosen += [name for name in present if fnmatch.fnmatchcase(name, word)]
+        else:
+            chosen.append(word)
+    return list(dict.fromkeys(chosen))
 
 
 def list_databases(conn: psycopg.Connection[t.Any]) -> list[str]:

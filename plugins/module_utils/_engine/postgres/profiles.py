@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import typing as t
 
 SERVER_FILE_ROLES = ("pg_read_server_files", "pg_write_server_files", "pg_execute_server_program")
 """Predefined roles that reach the server's host; no managed service lets its customers have or give them."""
@@ -108,6 +109,8 @@ class Profile:
     admin_role: str = ""  # the role whose members administer the server; '' where that is a superuser
     provider_roles: tuple[str, ...] = ()  # never created, altered, granted or migrated
     provider_databases: tuple[str, ...] = ()
+    identity_roles: tuple[str, ...] = ()  # members of these log in through the provider's identity service, not with a password
+    identity_label: str = ""  # provider of the security label that marks such roles
     refused_attributes: tuple[str, ...] = ("SUPERUSER",)  # words of CREATE ROLE that the administrator may not give
     refused_until: tuple[tuple[str, int], ...] = ()  # (attribute, first server_version_num that allows it)
     refused_settings: tuple[str, ...] = SUPERUSER_SETTINGS
@@ -179,7 +182,7 @@ FILES_AND_WAL = (
 SELF_MANAGED = Profile(
     name="self_managed",
     managed=False,
-    provider_roles=("postgres",),
+    refused_memberships=(),
     tablespaces=True,
     parameter_grants=True,
     untrusted_languages=True,
@@ -190,9 +193,12 @@ SELF_MANAGED = Profile(
 AZURE_FLEXIBLE = Profile(
     name="azure_flexible",
     admin_role="azure_pg_admin",
-    provider_roles=("azure_*", "azuresu", "replication", "postgres"),
+    provider_roles=("azure_*", "azuresu", "replication"),
+    identity_roles=("azure_ad_user", "azure_ad_mfa", "azure_ad_admin"),
+    identity_label="pgaadauth",
     provider_databases=("azure_maintenance", "azure_sys"),
     refused_until=(("BYPASSRLS", 160000),),
+    refused_memberships=(*SERVER_FILE_ROLES, "pg_write_all_data"),
     user_collations=False,
     extension_parameter="azure.extensions",
     preload_strict=True,
@@ -217,7 +223,8 @@ AZURE_SINGLE = dataclasses.replace(
 AWS_RDS = Profile(
     name="aws_rds",
     admin_role="rds_superuser",
-    provider_roles=("rds*", "postgres"),
+    provider_roles=("rds_*", "rdsadmin", "rdsrepladmin", "rdstopmgr", "rdswriteforwarduser", "rdsproxyadmin"),
+    identity_roles=("rds_iam", "rds_ad"),
     provider_databases=("rdsadmin",),
     refused_attributes=("SUPERUSER", "REPLICATION", "BYPASSRLS"),
     extension_parameter="rds.allowed_extensions",
@@ -236,7 +243,8 @@ AWS_RDS = Profile(
 GCP_CLOUDSQL = Profile(
     name="gcp_cloudsql",
     admin_role="cloudsqlsuperuser",
-    provider_roles=("cloudsql*", "postgres"),
+    provider_roles=("cloudsql*", "alloydb*"),
+    identity_roles=("cloudsqliamuser", "cloudsqliamserviceaccount", "cloudsqliamgroup", "alloydbiamuser"),
     provider_databases=("cloudsqladmin",),
     refused_attributes=("SUPERUSER", "BYPASSRLS"),
     cdc_parameters=(("cloudsql.logical_decoding", "on"),),
@@ -252,7 +260,6 @@ GCP_ALLOYDB = dataclasses.replace(
     GCP_CLOUDSQL,
     name="gcp_alloydb",
     admin_role="alloydbsuperuser",
-    provider_roles=("alloydb*", "postgres"),
     provider_databases=("alloydbadmin", "alloydbmetadata"),
     cdc_parameters=(("alloydb.logical_decoding", "on"),),
     parameter_command="gcloud alloydb instances update INSTANCE --database-flags={name}={value}  # name all flags, not only this one",
@@ -261,14 +268,17 @@ GCP_ALLOYDB = dataclasses.replace(
     resize_command="gcloud alloydb instances update INSTANCE --cpu-count=COUNT",
 )
 
-PROFILES = {p.name: p for p in (SELF_MANAGED, AZURE_FLEXIBLE, AZURE_SINGLE, AWS_RDS, GCP_CLOUDSQL, GCP_ALLOYDB)}
+OTHER = dataclasses.replace(
+    SELF_MANAGED, name="other", provider_roles=("aiven_extras*", "_aiven", "supabase_*", "neon_superuser", "digitalocean*")
+)
+
+PROFILES = {p.name: p for p in (SELF_MANAGED, AZURE_FLEXIBLE, AZURE_SINGLE, AWS_RDS, GCP_CLOUDSQL, GCP_ALLOYDB, OTHER)}
 
 OF_TYPE = {
     "on_premises": "self_managed",
     "azure_vm": "self_managed",
     "aws_ec2": "self_managed",
     "gcp_compute": "self_managed",
-    "other": "self_managed",
     "aws_aurora": "aws_rds",
 }
 """Types of servers (:data:`spec.SOURCE_TYPES`, :data:`spec.TARGET_TYPES`) that have no profile of their own name."""
@@ -277,3 +287,8 @@ OF_TYPE = {
 def profile_for(kind: str) -> Profile:
     """The profile of a server of type ``kind``; what is unknown counts as self-managed."""
     return PROFILES.get(OF_TYPE.get(kind, kind), SELF_MANAGED)
+
+
+def belongs_to_provider(role: str, kinds: t.Iterable[str]) -> bool:
+    """Is ``role`` one of a provider's on servers of any of these types, or PostgreSQL's own?"""
+    return any(profile_for(kind).is_provider_role(role) for kind in kinds)

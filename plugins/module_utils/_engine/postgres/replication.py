@@ -119,14 +119,15 @@ class ReplicationConnection:
             return []
         raise self._refused(result)
 
-    def create_slot(self, name: str, plugin: str, *, temporary: bool = False, snapshot: bool = True) -> CreatedSlot:
-        """Make a logical slot; its snapshot is valid until the next command on this connection.
+    def create_slot(self, name: str, plugin: str, *, temporary: bool = False, snapshot: bool = True, failover: bool = False) -> CreatedSlot:
+        """Make a logical slot; its snapshot is valid until the next command on this connection. ``failover`` counts from 17 on.
 
         :raises ServerRefused: as the server answers.
         """
         kind = "TEMPORARY " if temporary else ""
         if self.server_version >= 150000:
-            tail = f"(SNAPSHOT '{'export' if snapshot else 'nothing'}')"
+            more = ", FAILOVER true" if failover and self.server_version >= 170000 else ""
+            tail = f"(SNAPSHOT '{'export' if snapshot else 'nothing'}'{more})"
         elif self.server_version >= 100000:
             tail = "EXPORT_SNAPSHOT" if snapshot else "NOEXPORT_SNAPSHOT"
         else:

@@ -279,7 +279,8 @@ def hold(paths: MigrationPaths, spec: MigrationSpec, database: str, patience: fl
 def _make(spec: MigrationSpec, database: str, order: Order) -> HeldSnapshot | ExportedSlot:
     if order.kind == "plain":
         return HeldSnapshot(spec, database)
-    return create_slot(spec.source, database, order.name, order.plugin, temporary=order.kind == "temporary")
+    failover = order.kind == "slot" and spec.changes.failover_slot
+    return create_slot(spec.source, database, order.name, order.plugin, temporary=order.kind == "temporary", failover=failover)
 
 
 def _wait(held: HeldSnapshot | ExportedSlot, files: _Files, stopped: t.Sequence[int], patience: float) -> None:

@@ -18,6 +18,7 @@ from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
 from ..migration.states import ACTIVE, RESUMABLE, State, Substate
 from ..monitor import files
 from ..monitor.history import History
+from ..postgres.catalog import is_selection
 from ..postgres.session import connect
 from ..spec import MAX_DATABASES, MigrationSpec
 from ..validate.databases import resolve_databases
@@ -66,7 +67,7 @@ class Manager:
             spec = self._resolved(spec)
             return StartPlan("create", spec, {}, spec.public(), None)
         known = MigrationSpec.from_dict(record["spec"])
-        if spec.databases == ("all",):
+        if is_selection(spec.databases):
             spec = dataclasses.replace(spec, databases=known.databases)
         self._refuse_other(spec, known)
         status = self._status(record)
@@ -228,7 +229,7 @@ class Manager:
 
     @staticmethod
     def _resolved(spec: MigrationSpec) -> MigrationSpec:
-        if spec.databases != ("all",) and len(spec.databases) <= MAX_DATABASES:
+        if not is_selection(spec.databases) and len(spec.databases) <= MAX_DATABASES:
             return dataclasses.replace(spec, databases=tuple(dict.fromkeys(spec.databases)))
         with connect(spec.source, purpose="databases") as conn:
             return dataclasses.replace(spec, databases=tuple(resolve_databases(spec, conn)))

@@ -122,7 +122,12 @@ class Supervisor:
         def work() -> tuple[list[str], list[str]]:
             options = self._spec.globals
             plan = plan_globals(
-                self._spec.source, self._spec.target, databases=self._spec.databases, superuser_policy=options.superuser_policy
+                self._spec.source,
+                self._spec.target,
+                databases=self._spec.databases,
+                superuser_policy=options.superuser_policy,
+                exclude=options.exclude,
+                verifiers=options.passwords,
             )
             return apply_globals(plan), [str(skipped) for skipped in plan.skipped]
 

@@ -15,6 +15,7 @@ import typing as t
 from ..errors import MigrationError
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import APPLICATION, PREFIX, quote_literal
+from ..postgres.profiles import Profile
 
 NAMES = ("wal_level", "max_replication_slots", "max_wal_senders", "wal_sender_timeout")
 INCLUDE_FILE = "pg_migration_cdc.conf"
@@ -239,12 +240,36 @@ def read_usage(conn: psycopg.Connection[t.Any], ours: t.Collection[str] | None =
     return Usage(slots=len(others), senders=int(senders[0]) if senders else 0, stale=stale, ours=len(rows) - len(others))
 
 
+def instructions(changes: t.Sequence[SettingChange], profile: Profile) -> list[dict[str, t.Any]]:
+    """How the owner of a provider's server sets ``changes``: the provider's parameter for each, its value, command, and the restart."""
+    said = []
+    for change in changes:
+        parameter, value = dict(enumerate(profile.cdc_parameters))[0] if change.name == "wal_level" else (change.name, change.desired)
+        command = profile.set_parameter(parameter, value)
+        said.append(
+            {"parameter": parameter, "value": value, "command": command, "restart": profile.restart_command if change.restart else ""}
+        )
+    return said
+
+
+def server_files(conn: psycopg.Connection[t.Any]) -> dict[str, str]:
+    """``config_file`` and ``hba_file`` of the server; empty where the login may not see them."""
+    rows = conn.execute("SELECT name, setting FROM pg_settings WHERE name IN ('config_file', 'hba_file')").fetchall()
+    return {"config_file": "", "hba_file": "", **{row[0]: row[1] or "" for row in rows}}
+
+
 def include_text(changes: t.Sequence[SettingChange], present: t.Mapping[str, Setting]) -> str:
     """Text of the include file: the changes, and what the file sets already (so that a second run writes the same text).
 
+    Where the login may not see which file sets a value, each that some file sets counts as ours: written again it stays as it is.
+
     :param present: as :func:`read_settings` answers.
     """
-    values = {s.name: s.file_value or s.value for s in present.values() if s.source_file.endswith("/" + INCLUDE_FILE)}
+    values = {
+        s.name: s.file_value or s.value
+        for s in present.values()
+        if s.source_file.endswith("/" + INCLUDE_FILE) or (s.source == "configuration file" and not s.source_file)
+    }
     values.update({c.name: c.desired for c in changes})
     if not values:
         return ""

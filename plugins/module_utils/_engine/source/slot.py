@@ -36,9 +36,12 @@ class ExportedSlot:
         self.connection.close()
 
 
-def create_slot(endpoint: Endpoint, database: str, name: str, plugin: str, *, temporary: bool = False) -> ExportedSlot:
+def create_slot(
+    endpoint: Endpoint, database: str, name: str, plugin: str, *, temporary: bool = False, failover: bool = False
+) -> ExportedSlot:
     """Make the slot ``name`` over the replication protocol and keep its exported snapshot open.
 
+    :param failover: one that the source's standbys keep too; servers before 17 have no such, see PGM2114.
     :raises MigrationError: PGM1201 it exists, PGM1202 no slot or sender is free, PGM1204 too many transactions for a snapshot,
         PGM1205 ``wal_level``, PGM1200 anything else.
     :raises PermissionMissing: PGM1203, the plugin or replication itself is refused to this role.
@@ -47,7 +50,7 @@ def create_slot(endpoint: Endpoint, database: str, name: str, plugin: str, *, te
     while True:
         connection = _replication(endpoint, database)
         try:
-            made = connection.create_slot(name, plugin, temporary=temporary)
+            made = connection.create_slot(name, plugin, temporary=temporary, failover=failover)
         except ServerRefused as exc:
             connection.close()
             if "snapshot too large" in exc.message and time.monotonic() < deadline:

@@ -269,6 +269,20 @@ def long_transactions(ctx: Context) -> t.Iterator[Issue]:
     )
 
 
+@check("PGM2114", "failover slot", online=True, worst="Warning", remedy="changes.failover_slot: false, or a source of version 17 or later")
+def failover_slot(ctx: Context) -> t.Iterator[Issue]:
+    """Where a slot is wanted that the source's standbys keep, the source can make one (17 and later)."""
+    if not ctx.spec.changes.failover_slot:
+        yield ok("not wanted")
+    elif ctx.version("source") < 170000:
+        yield warn(
+            "failover slots came with PostgreSQL 17: after a failover of the source the migration begins again",
+            "Set changes.failover_slot to false; keep the source from failing over during the migration.",
+        )
+    else:
+        yield ok("the standbys need sync_replication_slots = on, and the primary synchronized_standby_slots")
+
+
 @check("PGM2113", "age of transaction ids", worst="Warning", remedy="VACUUM FREEZE before the migration")
 def transaction_age(ctx: Context) -> t.Iterator[Issue]:
     """No database is near the wraparound of transaction ids: a long copy and its slot keep VACUUM from freezing."""

@@ -7,15 +7,13 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import SpecificationError
-from ..postgres.catalog import list_databases
+from ..postgres.catalog import is_selection, list_databases, select
 from ..postgres.drivers import psycopg
 from ..spec import MAX_DATABASES, MigrationSpec
 
-ALL = ("all", "*")
-
 
 def resolve_databases(spec: MigrationSpec, conn: psycopg.Connection[t.Any], *, limit: int = MAX_DATABASES) -> list[str]:
-    """The databases that ``spec`` names, in its order, once each; ``[all]`` is every database of users on the source.
+    """The databases that ``spec`` names, in its order, once each; ``[all]`` is every database of users on the source, see :func:`select`.
 
     Names are not looked for on the source: the validation does that (603102).
 
@@ -23,7 +21,7 @@ def resolve_databases(spec: MigrationSpec, conn: psycopg.Connection[t.Any], *, l
     :raises SpecificationError: PGM1003 where there is none, PGM1004 where there are more than ``limit`` (R65).
     """
     named = list(dict.fromkeys(spec.databases))
-    names = list_databases(conn) if len(named) == 1 and named[0] in ALL else named
+    names = select(named, list_databases(conn)) if is_selection(named) else named
     if not names:
         raise SpecificationError("There is no database to migrate.", code="PGM1003", hint="Name them in pg_migration.databases, or [all].")
     if limit and len(names) > limit:

@@ -14,6 +14,17 @@ from .registry import Issue, check, fail, names, ok, warn
 
 BUILT_IN = frozenset({"plpgsql"})
 CANNOT_STREAM = frozenset({"timescaledb"})
+ENDED = {
+    "tsearch2": (100000, "full text search is built in since 8.3"),
+    "chkpass": (110000, "use pgcrypto"),
+    "timetravel": (120000, "use triggers of your own"),
+    "adminpack": (170000, "only old versions of pgAdmin used it"),
+    "old_snapshot": (170000, "the parameter old_snapshot_threshold is gone as well"),
+}
+"""Extensions that PostgreSQL itself no longer has: the first version without them (its release notes), and what to do instead."""
+POSTGIS = frozenset({"postgis", "postgis_raster", "postgis_sfcgal", "postgis_topology", "postgis_tiger_geocoder"})
+RASTER_SINCE = (3,)
+"""From this version on PostGIS has its type raster in an extension of its own (release notes of 3.0)."""
 NEEDS_HANDS = {
     "postgres_fdw": "passwords of its user mappings may not be readable; the target must reach the foreign servers",
     "dblink": "its connections leave from the target from now on",
@@ -191,6 +202,73 @@ def versions(ctx: Context) -> t.Iterator[Issue]:
         )
     if not older and not jumps:
         yield ok(changed or "equal")
+
+
+@check(
+    "PGM2407",
+    "extensions that ended",
+    azure="603408",
+    scope="database",
+    side="target",
+    needs=("source", "target"),
+    remedy="DROP EXTENSION on the source, or a target of an older major version",
+)
+def ended(ctx: Context) -> t.Iterator[Issue]:
+    """No extension is used that PostgreSQL has dropped up to the target's major version: a lower target would still have it."""
+    found = [e.name for e in _used(ctx) if e.name in ENDED and ctx.version("target") >= ENDED[e.name][0]]
+    for name in found:
+        since, instead = ENDED[name]
+        yield fail(
+            f"{name} ended with PostgreSQL {since // 10000}: {instead}",
+            f"As its owner on the source: DROP EXTENSION {quote_ident(name)}; no restart. Or a target of version {since // 10000 - 1}.",
+            object=name,
+        )
+    if not found:
+        yield ok("none")
+
+
+@check(
+    "PGM2408",
+    "PostGIS versions",
+    azure="603406",
+    scope="database",
+    side="target",
+    needs=("source", "target"),
+    remedy="a target with the source's PostGIS version or a later one; move raster columns first",
+)
+def postgis(ctx: Context) -> t.Iterator[Issue]:
+    """PostGIS on the target is not older, and a jump from 2 to 3 does not leave raster columns without their extension."""
+    known = _versions(ctx)
+    mine = next((e for e in ctx.extensions() if e.name == "postgis"), None)
+    if mine is None or not known.get("postgis"):
+        yield ok("not used" if mine is None else "not offered by the target")
+        return
+    old, new = _numbers(mine.version), _numbers(known["postgis"])
+    jump = f"postgis {mine.version} to {known['postgis']}"
+    if new[:2] < old[:2]:
+        yield fail(f"{jump}: functions and types of the source would be missing", "Choose a target with a later PostGIS.", object="postgis")
+    elif old < RASTER_SINCE <= new and "postgis_raster" not in known and _raster_columns(ctx):
+        listed = names(_raster_columns(ctx))
+        yield fail(
+            f"{jump}: raster columns need postgis_raster, which the target does not offer: {listed}",
+            "Allow or install postgis_raster on the target, or move the columns to another type first.",
+            object="postgis",
+        )
+    elif old < RASTER_SINCE <= new:
+        yield warn(
+            f"{jump}: functions that were deprecated are gone, so views and indexes on them fail",
+            "In the source's database: SELECT postgis_extensions_upgrade(); to the last 2.5, and test the schema on the target.",
+            object="postgis",
+        )
+    else:
+        yield ok(jump)
+
+
+def _raster_columns(ctx: Context) -> list[str]:
+    query = """SELECT n.nspname || '.' || c.relname || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                 JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type y ON y.oid = a.atttypid
+                WHERE y.typname = 'raster' AND c.relkind IN ('r', 'p', 'm') AND NOT a.attisdropped ORDER BY 1"""
+    return ctx.once("raster", make=lambda: [row[0] for row in ctx.source.execute(query).fetchall()])
 
 
 @check("PGM2405", "extensions in pg_catalog", azure="603407", scope="database", worst="Warning", remedy="create them in another schema")

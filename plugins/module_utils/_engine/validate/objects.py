@@ -139,7 +139,8 @@ def with_oids(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
 
 
-def _not_of_extension(catalog: str, alias: str) -> str:
+def not_of_extension(catalog: str, alias: str) -> str:
+    """SQL: the row of ``catalog`` called ``alias`` (not ``d``) was made by users and belongs to no extension."""
     return (
         f"{alias}.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_catalog.{catalog}'::regclass"
         f" AND d.objid = {alias}.oid AND d.deptype = 'e')"
@@ -153,7 +154,7 @@ def casts(ctx: Context) -> t.Iterator[Issue]:
     """Casts need the ownership of a type: one between built-in types needs a superuser on the target."""
     rows = ctx.source.execute(
         "SELECT format_type(c.castsource, NULL) || ' AS ' || format_type(c.casttarget, NULL), c.castsource < 16384 AND c.casttarget < 16384"
-        f" FROM pg_cast c WHERE {_not_of_extension('pg_cast', 'c')} ORDER BY 1"
+        f" FROM pg_cast c WHERE {not_of_extension('pg_cast', 'c')} ORDER BY 1"
     ).fetchall()
     if rows:
         inner = [row[0] for row in rows if row[1]]
@@ -176,7 +177,7 @@ def languages(ctx: Context) -> t.Iterator[Issue]:
     """The target knows every procedural language that has functions here."""
     rows = ctx.source.execute(
         "SELECT l.lanname::text, count(p.oid) FROM pg_language l LEFT JOIN pg_proc p ON p.prolang = l.oid"
-        f" WHERE {_not_of_extension('pg_language', 'l')} GROUP BY 1 ORDER BY 1"
+        f" WHERE {not_of_extension('pg_language', 'l')} GROUP BY 1 ORDER BY 1"
     ).fetchall()
     query = "SELECT lanname::text FROM pg_language UNION SELECT name::text FROM pg_available_extensions"
     known = {row[0] for row in ctx.target.execute(query).fetchall()}
@@ -196,7 +197,7 @@ def c_functions(ctx: Context) -> t.Iterator[Issue]:
     """No function in C or of the server's inside stands outside an extension: only a superuser can create such."""
     rows = ctx.source.execute(
         "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang"
-        f" WHERE l.lanname IN ('c', 'internal') AND {_not_of_extension('pg_proc', 'p')} ORDER BY 1"
+        f" WHERE l.lanname IN ('c', 'internal') AND {not_of_extension('pg_proc', 'p')} ORDER BY 1"
     ).fetchall()
     if not rows:
         yield ok()
@@ -230,7 +231,7 @@ def catalog_grants(ctx: Context) -> t.Iterator[Issue]:
 def event_triggers(ctx: Context) -> t.Iterator[Issue]:
     """Event triggers need a superuser: they are not brought over."""
     rows = ctx.source.execute(
-        f"SELECT e.evtname::text FROM pg_event_trigger e WHERE {_not_of_extension('pg_event_trigger', 'e')} ORDER BY 1"
+        f"SELECT e.evtname::text FROM pg_event_trigger e WHERE {not_of_extension('pg_event_trigger', 'e')} ORDER BY 1"
     ).fetchall()
     yield _dropped("event trigger", [row[0] for row in rows], "CREATE EVENT TRIGGER") if rows else ok()
 

@@ -66,6 +66,30 @@ def database_on_target(ctx: Context) -> t.Iterator[Issue]:
         yield fail(f"database {ctx.database} exists on the target {whose}", fix, object=ctx.database)
 
 
+@check(
+    "PGM2208",
+    "right to drop",
+    azure="603117",
+    scope="database",
+    side="target",
+    worst="Warning",
+    remedy="DROP DATABASE as its owner, or GRANT the owner to the user",
+)
+def droppable(ctx: Context) -> t.Iterator[Issue]:
+    """Where a database of that name stands in the way, the target's user may drop it (it needs to be its owner)."""
+    query = "SELECT pg_get_userbyid(datdba)::text, pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = %s"
+    row = ctx.target.execute(query, [ctx.database]).fetchone()
+    if row is None or row[1]:
+        yield ok("nothing in the way" if row is None else f"owned by {row[0]}")
+        return
+    user, owner = quote_ident(ctx.target.info.user), quote_ident(row[0])
+    yield warn(
+        f"{ctx.target.info.user} may not drop database {ctx.database} on the target: it belongs to {row[0]}",
+        f"If it is not needed, as {row[0]}: DROP DATABASE {quote_ident(ctx.database)}; or GRANT {owner} TO {user}; no restart.",
+        object=ctx.database,
+    )
+
+
 @check("PGM2203", "rights on source objects", azure="603110", scope="database", remedy="GRANT pg_read_all_data (14+), or SELECT and USAGE")
 def readable(ctx: Context) -> t.Iterator[Issue]:
     """The migration user may read every table and sequence (USAGE on the schema, SELECT)."""

@@ -10,7 +10,7 @@ from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
 from .context import Context
-from .registry import Issue, check, names, ok, warn
+from .registry import Issue, check, fail, names, ok, warn
 
 BOOTSTRAP = 10
 """OID of the role that initdb makes."""
@@ -147,3 +147,38 @@ def passwords(ctx: Context) -> t.Iterator[Issue]:
         )
     else:
         yield ok()
+
+
+@check(
+    "PGM2505",
+    "roles of an identity service",
+    azure="603103",
+    side="target",
+    needs=("source", "target"),
+    remedy="create them on the target with the provider's means before the migration",
+)
+def identity_service(ctx: Context) -> t.Iterator[Issue]:
+    """Roles that log in through an identity service (Entra, IAM) are on the target already: they cannot be made by CREATE ROLE."""
+    profile, conn = ctx.profile("source"), ctx.session("source")
+    rows = conn.execute(
+        """SELECT r.rolname::text, EXISTS (SELECT FROM pg_shdepend d JOIN pg_database b ON b.oid = d.dbid
+                    WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND b.datname = ANY(%(databases)s))
+             FROM pg_roles r
+            WHERE r.oid IN (SELECT m.member FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE g.rolname = ANY(%(groups)s))
+               OR EXISTS (SELECT FROM pg_shseclabel l WHERE l.classoid = 'pg_authid'::regclass AND l.objoid = r.oid
+                             AND l.provider = %(label)s) ORDER BY 1""",
+        {"databases": ctx.databases, "groups": list(profile.identity_roles), "label": profile.identity_label},
+    ).fetchall()
+    there = {row[0] for row in ctx.session("target").execute("SELECT rolname::text FROM pg_roles").fetchall()}
+    missing = [(name, used) for name, used in rows if name not in there and not profile.is_provider_role(name)]
+    if not missing:
+        yield ok(f"{len(rows)} on both sides" if rows else "none")
+        return
+    issue = fail if any(used for dummy, used in missing) else warn
+    yield issue(
+        "roles of the source's identity service that the target lacks: "
+        + names(f"{name} (objects or rights depend on it)" if used else name for name, used in missing),
+        f"As the target's administrator of identities, with the provider's means, create {missing[0][0]} and the others; no restart.",
+        object=missing[0][0],
+        data=[name for name, dummy in missing],
+    )
