@@ -143,6 +143,7 @@ hint:
   sample: Correct user and password.
 """
 
+import dataclasses
 import typing as t
 
 from ..module_utils._ansible.module import MigrationModule
@@ -150,12 +151,13 @@ from ..module_utils._ansible.options import migration_options, wait_options
 from ..module_utils._ansible.watch import Status, describe, fail_if_failed, latency, watch
 from ..module_utils._engine.errors import CutoverAborted, MigrationError
 from ..module_utils._engine.monitor.text import cutover_lines
+from ..module_utils._engine.spec import CutoverOptions
 
 if t.TYPE_CHECKING:
     from ..module_utils._engine.service.manager import Manager
     from ..module_utils._engine.spec import MigrationSpec
 
-KEYS = ("max_latency", "max_pause", "fence", "force", "release", "verify")
+KEYS = tuple(field.name for field in dataclasses.fields(CutoverOptions))
 
 
 def refuse_early(status: Status) -> None:

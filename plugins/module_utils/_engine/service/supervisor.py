@@ -8,7 +8,6 @@ It may be killed at any moment; started again, it goes on from the record, the w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import signal
 import typing as t
@@ -21,7 +20,7 @@ from ..globals.plan import apply_globals, plan_globals, revoke_admin_memberships
 from ..migration.catalogue import Catalogue, now
 from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
-from ..spec import MigrationSpec
+from ..spec import MigrationSpec, check_cutover
 from ..validate.runner import validate
 from .control import serve_control
 from .database import Database, first_error, refusal
@@ -48,6 +47,7 @@ class Supervisor:
         self._cutting_over = False
         self._cutover: dict[str, t.Any] | None = None
         self._observer = Observer(paths)
+        self._running: Cutover | None = None
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._requests: asyncio.Queue[dict[str, t.Any]] = asyncio.Queue()
@@ -218,7 +218,7 @@ class Supervisor:
     async def _cut_over(self, request: dict[str, t.Any]) -> bool:
         options = dataclasses.replace(self._spec.cutover, **request)
         self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
-        cutover = Cutover(self._paths, self._spec, self._spec.databases, options, self._ask)
+        cutover = self._running = Cutover(self._paths, self._spec, self._spec.databases, options, self._ask)
         try:
             result = await cutover.run()
         except CutoverAborted as exc:
@@ -227,9 +227,11 @@ class Supervisor:
             self._catalogue.event(self._paths.key, "error", f"Cutover given back: {exc.message}")
             self._move(State.WAITING_FOR_USER_ACTION, Substate.WAITING_FOR_CUTOVER_TRIGGER)
             return False
+        finally:
+            self._running = None
         self._cutover = result.to_dict()
         self._catalogue.remember(self._paths.key, cutover=self._cutover)
-        await self._prove(options.verify and options.fence != "none")
+        await self._prove(options.verify and options.proven)
         return True
 
     def _was_released(self, facts: dict[str, t.Any]) -> bool:
@@ -331,6 +333,7 @@ class Supervisor:
         live = {
             "progress": {name: database.progress.present() for name, database in self._databases.items()},
             "plugin": {name: database.plugin for name, database in self._databases.items() if database.plugin},
+            "cutover_phase": self._running.phase if self._running else None,
             "engine": self._engine,
             "written": now(),
         }
@@ -375,9 +378,9 @@ class Supervisor:
                 code="PGM5001",
                 hint="Wait until the playbook migrate reports WaitingForCutoverTrigger.",
             )
-        with contextlib.suppress(KeyError):
-            options["release"] = tuple(options["release"])
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
         wanted = dataclasses.replace(self._spec.cutover, **options)
+        check_cutover(wanted)
         for database in self._databases.values():
             latency = database.progress.present().get("latency_seconds")
             if not wanted.force and (latency is None or latency > wanted.max_latency):

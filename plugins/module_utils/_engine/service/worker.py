@@ -16,12 +16,14 @@ from ..changes.heartbeat import Heartbeat
 from ..changes.quiet import validate_restored
 from ..cutover.completion import complete_database, emit_marker
 from ..cutover.proof import ProofSnapshots
+from ..cutover.silence import changes_between
 from ..errors import CutoverAborted, MigrationError
 from ..migration.ledger import Ledger
 from ..migration.paths import MigrationPaths
 from ..postgres.identifiers import object_name
 from ..postgres.session import connect
 from ..snapshot.basecopy import BaseCopy, CopyJob
+from ..source.plugin import PluginChoice
 from ..source.publication import drop_publication
 from ..source.slot import drop_slot
 from ..spec import MigrationSpec
@@ -42,6 +44,8 @@ class Worker:
         self._follower: Follower | None = None
         self._failure: MigrationError | None = None
         self._proof: ProofSnapshots | None = None
+        self._choice: PluginChoice | None = None
+        self._drained = 0
         self._baseline = Baseline(paths.work(database) / FILE)
         link.on("retry", lambda command: self._follower.retry() if self._follower else None)
 
@@ -57,7 +61,7 @@ class Worker:
             self._obey()
             return
         if prepared.choice:
-            choice = prepared.choice
+            self._choice = choice = prepared.choice
             self._link.send(event="slot", slot=prepared.slot, plugin=choice.plugin, reason=choice.reason)
         if prepared.snapshot:
             self._copy(prepared)
@@ -139,6 +143,7 @@ class Worker:
     def _obey(self) -> None:
         handlers: dict[str, t.Callable[[dict[str, t.Any]], dict[str, t.Any]]] = {
             "drain": self._drain,
+            "silence": self._silence,
             "resume": self._resume,
             "complete": self._complete,
             "verify": self._verify,
@@ -174,7 +179,17 @@ class Worker:
         stream.hold_at(token)
         lsn = emit_marker(self._spec, self._database, token)
         position = stream.wait_marker(token, lsn, float(command["timeout"]))
+        self._drained = position.end_lsn
         return {"marker": lsn, "end_lsn": position.end_lsn, "commit_time": str(position.commit_time)}
+
+    def _silence(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """How much was committed on the source since the marker; None where the stream cannot tell."""
+        if self._choice is None or not self._choice.messages:
+            return {"changes": None}
+        since, token = str(command["since"]), str(command["token"])
+        emit_marker(self._spec, self._database, token)
+        spool, plugin = self._paths.spool(self._database), self._choice.plugin
+        return {"changes": changes_between(spool, self._drained, since, token, plugin, float(command["timeout"]))}
 
     def _resume(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """The cutover was given back: apply what comes after the marker too."""
