@@ -74,7 +74,7 @@ def finish(host: Host, spec: t.Any, application: writers.Workload, target: lab.S
 )
 def test_service_killed(fence, phase, host, source, target, application, source_database, spec_factory, tmp_path) -> None:
     """The watchdog opens the source, at once and by itself; played again, the migration goes on."""
-    options = {"fence": fence, "max_pause": MAX_PAUSE, "release": lead(tmp_path, target, source_database)}
+    options = {"fence": fence, "max_latency": 60, "max_pause": MAX_PAUSE, "release": lead(tmp_path, target, source_database)}
     spec = spec_factory(f"killed-{phase}", [source_database], cutover=options)
     before = state_of(source, source_database)
     with application:
@@ -101,7 +101,7 @@ def test_service_killed(fence, phase, host, source, target, application, source_
 @pytest.mark.parametrize("phase", ["drain", "complete", "confirm"])
 def test_target_killed(phase, host, source, target, application, source_database, spec_factory, tmp_path) -> None:
     """The cutover is given back; when the target is there again, a second one succeeds."""
-    options = {"max_pause": MAX_PAUSE, "release": lead(tmp_path, target, source_database)}
+    options = {"max_latency": 60, "max_pause": MAX_PAUSE, "release": lead(tmp_path, target, source_database)}
     spec = spec_factory(f"target-{phase}", [source_database], cutover=options)
     before = state_of(source, source_database)
     with application:

@@ -62,10 +62,26 @@ class CutoverResult:
     released_at: str | None = None
     pause_seconds: float | None = None
     sessions_ended: int = 0
+    forecast_seconds: float | None = None
+    checks: list[dict[str, t.Any]] = dataclasses.field(default_factory=list)
+
+    def expect(self, told: t.Mapping[str, t.Any]) -> None:
+        """Keep what the pre-checks said, so that the forecast can be held against what came (R98)."""
+        self.checks, self.forecast_seconds = list(told["checks"]), told["forecast_seconds"]
+        passed = sum(1 for check in self.checks if check["severity"] != "Failed")
+        self.phases.append({"name": "pre-checks", "seconds": told["seconds"], "text": f"{passed} passed; {expectation(told)}"})
 
     def to_dict(self) -> dict[str, t.Any]:
         """Plain data."""
         return dataclasses.asdict(self)
+
+
+def expectation(told: t.Mapping[str, t.Any]) -> str:
+    """``latency 0.4 s; predicted pause 1.2 s (limit 10 s)``."""
+    latency, forecast = told["latency_seconds"], told["forecast_seconds"]
+    shown = "latency not known" if latency is None else f"latency {latency:.1f} s"
+    pause = "predicted pause not known" if forecast is None else f"predicted pause {forecast:.1f} s"
+    return f"{shown}; {pause} (limit {told['limit_seconds']:g} s)"
 
 
 class Cutover:

@@ -149,6 +149,13 @@ class Manager:
             raise CutoverAborted(exc.message, code=exc.code, hint=exc.hint, details=exc.details) from exc
         return self._known(key)
 
+    def precheck(self, key: str, options: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """What speaks for and against a cutover now, and the pause that it would cost; changes nothing. See ``Supervisor``.
+
+        :raises CutoverAborted: the migration is not at that point.
+        """
+        return ask_service(self._paths(key).control, "precheck", options=options or {})
+
     def cancel(self, key: str, *, drop_target: bool = False) -> dict[str, t.Any]:
         """End the migration and take all that is ours from the source (R102 to R108); safe to repeat.
 

@@ -8,16 +8,19 @@ It can be killed at any moment and started again: what is done is read from the 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
+import time
 import typing as t
 
 from ..changes.ddl import FILE, Baseline, refusal
 from ..changes.heartbeat import Heartbeat
 from ..changes.quiet import validate_restored
 from ..cutover.completion import complete_database, emit_marker
+from ..cutover.precheck import precheck_database
 from ..cutover.proof import ProofSnapshots
 from ..cutover.silence import changes_between
-from ..errors import CutoverAborted, MigrationError
+from ..errors import CutoverAborted, MigrationError, StreamError
 from ..migration.ledger import Ledger
 from ..migration.paths import MigrationPaths
 from ..postgres.identifiers import object_name
@@ -26,7 +29,7 @@ from ..snapshot.basecopy import BaseCopy, CopyJob
 from ..source.plugin import PluginChoice
 from ..source.publication import drop_publication
 from ..source.slot import drop_slot
-from ..spec import MigrationSpec
+from ..spec import CutoverOptions, MigrationSpec
 from ..verify.compare import verify_database
 from .follow import Follower
 from .link import Link
@@ -142,6 +145,7 @@ class Worker:
 
     def _obey(self) -> None:
         handlers: dict[str, t.Callable[[dict[str, t.Any]], dict[str, t.Any]]] = {
+            "precheck": self._precheck,
             "drain": self._drain,
             "silence": self._silence,
             "resume": self._resume,
@@ -163,6 +167,24 @@ class Worker:
                 self._link.send(reply=command["id"], error=MigrationError(f"{name}: {type(exc).__name__}: {exc}", code="PGM9001").to_dict())
             if name == "finish":
                 return
+
+    def _precheck(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """What a cutover needs of this database, and how long it would take; nothing is held or changed."""
+        options = CutoverOptions(**command["options"])
+        messages = bool(self._choice and self._choice.messages)
+        return precheck_database(self._spec, self._database, options, messages=messages, probe=self._probe)
+
+    def _probe(self, timeout: float) -> float | None:
+        """Seconds that a marker takes from the source to the target, None if it did not come in time."""
+        if self._follower is None or self._follower.held:
+            return None
+        began, token = time.monotonic(), secrets.token_hex(8)
+        lsn = emit_marker(self._spec, self._database, token)
+        try:
+            self._follower.stream.wait_marker(token, lsn, timeout)
+        except StreamError:
+            return None
+        return round(time.monotonic() - began, 3)
 
     def _drain(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """Write our marker on the source and wait until the target has all that was committed before it (law 10)."""
