@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
+import cutover
 import latency
 import measure
 import memory
@@ -30,7 +31,7 @@ SETTINGS = {
     "checkpoint_timeout": "30min",
     "maintenance_work_mem": "256MB",
 }
-CASES = {"stream": stream.run, "snapshot": snapshot.run, "memory": memory.run, "latency": latency.run}
+CASES = {"stream": stream.run, "snapshot": snapshot.run, "memory": memory.run, "latency": latency.run, "cutover": cutover.run}
 LONG = ("memory",)
 """Cases that run only when they are named."""
 

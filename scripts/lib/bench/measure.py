@@ -27,6 +27,8 @@ UNITS = {
     **{f"cpu_{name}": "s/million changes" for name in ("source", "receiver", "applier", "target", "all")},
     **dict.fromkeys(("p50", "p95", "p99", "worst"), "s"),
     "commit_rate": "commits/s",
+    "felt_seconds": "s",
+    "lost": "commits",
 }
 TICK = os.sysconf("SC_CLK_TCK")
 
