@@ -38,6 +38,7 @@ def test_all_modules() -> None:
         "pg_migration_engine",
         "pg_migration_info",
         "pg_migration_validate",
+        "pg_migration_verify",
         "pg_snapshot_copy",
     ]
 

@@ -190,6 +190,10 @@ class MigrationSpec:
         picked["plugin"] = self.changes.plugin
         return picked
 
+    def for_databases(self, names: t.Sequence[str]) -> MigrationSpec:
+        """The same with the databases that ``all`` stands for."""
+        return dataclasses.replace(self, databases=tuple(names))
+
     def digest(self) -> str:
         """SHA-256 of :meth:`identity`."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
