@@ -43,6 +43,8 @@ async def write(number: int, dsn_file: Path, notes: list[tuple[int, int, float]]
 async def run(dsn_file: Path, path: Path, connections: int, rate: float) -> None:
     """The pool, until standard input ends."""
     notes: list[tuple[int, int, float]] = []
+    # a server that ends a session in the middle of an answer leaves futures behind that nobody asks for
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     pool = [asyncio.create_task(write(number, dsn_file, notes, connections / rate)) for number in range(connections)]
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
     for one in pool:
