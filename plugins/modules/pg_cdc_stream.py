@@ -363,7 +363,7 @@ def ensure_absent(module: MigrationModule, manager: Manager, spec: MigrationSpec
         forget(module, manager, status)
         return
     cancel = status["state"] != "Canceled"
-    if status["state"] in ("Succeeded", "ValidationFailed", "Failed"):
+    if status["state"] in (*ENDED, "Failed"):
         hint = "Play migrate to go on where it broke off, or cleanup to end it and to remove what it made."
         what = hint if status["state"] == "Failed" else "Nothing is left to cancel."
         raise IllegalTransition(f"{spec.name} is {status['state']} and cannot be canceled.", hint=what)
