@@ -61,15 +61,32 @@ class Host:
 
         return self.until(key, caught_up, "WaitingForCutoverTrigger", seconds)
 
+    def until_failed(self, key: str, seconds: float = 60.0) -> dict[str, t.Any]:
+        """Look until the migration has failed and its service has ended."""
+        limit = time.monotonic() + seconds
+        while (status := self.manager.status(key) or {})["state"] != "Failed" or status["service"]["running"]:
+            if time.monotonic() > limit:
+                raise AssertionError(f"no failure: {status['summary']} {self.log(key)}")
+            time.sleep(0.05)
+        return status
+
     def cut_over(self, key: str, seconds: float = 120.0, **options: t.Any) -> dict[str, t.Any]:
         """Cut over and wait for the end."""
-        self.manager.request_cutover(key, options)
-        status = self.until(
-            key, lambda s: s["state"] != "WaitingForUserAction" or (s["cutover"] or {}).get("given_back"), "a cutover", seconds
-        )
-        if status["state"] == "WaitingForUserAction":
+        status = self.try_cutover(key, seconds, **options)
+        if status["state"] != "Succeeded":
             raise AssertionError(f"cutover given back: {status['cutover']}")
-        return self.until(key, lambda s: s["state"] == "Succeeded", "Succeeded", seconds)
+        return status
+
+    def try_cutover(self, key: str, seconds: float = 120.0, **options: t.Any) -> dict[str, t.Any]:
+        """Cut over and wait until it has succeeded or was given back."""
+        before = (self.manager.status(key) or {})["cutover"]
+        self.manager.request_cutover(key, options)
+
+        def over(status: dict[str, t.Any]) -> bool:
+            given_back = status["state"] == "WaitingForUserAction" and status["cutover"] != before
+            return status["state"] == "Succeeded" or given_back
+
+        return self.until(key, over, "the end of the cutover", seconds)
 
     def kill(self, key: str) -> None:
         """SIGKILL the service and wait until it is gone; its children notice by themselves."""
@@ -77,6 +94,10 @@ class Host:
         if status is None or not status["service"]["pid"]:
             raise AssertionError("the service does not run")
         os.kill(status["service"]["pid"], signal.SIGKILL)
+        self.gone(key)
+
+    def gone(self, key: str) -> None:
+        """Wait until no process of ``key`` is left."""
         while self.children(key) or (self.manager.status(key) or {})["service"]["running"]:
             time.sleep(0.02)
 

@@ -233,12 +233,25 @@ options:
           - Most seconds without writes. When they are over, the source is writable again and the cutover is given back.
         type: float
         default: 30.0
+      max_transaction_age:
+        description:
+          - The cutover is refused while somebody's transaction on the source is older than so many seconds, because the fence would have to
+            end it or wait for it. V(0) is no limit.
+        type: float
+        default: 300.0
       fence:
         description:
-          - How writers are kept out of the source. V(revoke_connect) takes the right to connect away and ends the sessions;
-            V(none) trusts that the application has been stopped.
+          - How writers are kept out of the source, and how that is proven.
+          - V(revoke_connect) takes the right to connect away and ends the sessions until none is left.
+          - V(locks) locks every table against writers, who wait; only when the target is complete the source is closed as with
+            V(revoke_connect). A cutover that is given back has ended no session.
+          - V(read_only) makes sessions read-only by default, so readers stay at the source. It holds back no session that insists on
+            writing; so the cutover is given back when anything was committed behind its marker.
+          - V(external) leaves the stopping to O(cutover.pgbouncer) or O(cutover.fence_command) and proves that sessions that are left do
+            nothing and that nothing was committed behind the marker.
+          - V(none) trusts that the application has been stopped.
         type: str
-        choices: [revoke_connect, none]
+        choices: [revoke_connect, read_only, locks, external, none]
         default: revoke_connect
       force:
         description:
@@ -248,6 +261,34 @@ options:
       release:
         description:
           - Command to run on the runtime host, as a list of words, at the moment when the target may be written.
+        type: list
+        elements: str
+        default: []
+      fence_command:
+        description:
+          - Command to run on the runtime host before the fence, as a list of words. It stops the writers, and has succeeded when they are.
+          - It needs O(cutover.unfence_command).
+        type: list
+        elements: str
+        default: []
+      unfence_command:
+        description:
+          - Command to run on the runtime host, as words, when the cutover was given back. It lets the writers go on at the source.
+        type: list
+        elements: str
+        default: []
+      pgbouncer:
+        description:
+          - Connection strings of the admin consoles of the PgBouncers between application and source, such as
+            C(host=10.0.0.7 port=6432 user=admin dbname=pgbouncer passfile=/etc/pg_migration/pgbouncer.pass). They may not hold a password.
+          - They are paused before the fence, so that clients wait instead of being refused. After O(cutover.release), which is to change
+            their configuration, C(RELOAD) and C(RESUME) let the clients go on at the target.
+        type: list
+        elements: str
+        default: []
+      pgbouncer_databases:
+        description:
+          - What the databases to pause are called in PgBouncer, where the names differ from O(databases).
         type: list
         elements: str
         default: []

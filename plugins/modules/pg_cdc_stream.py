@@ -363,8 +363,10 @@ def ensure_absent(module: MigrationModule, manager: Manager, spec: MigrationSpec
         forget(module, manager, status)
         return
     cancel = status["state"] != "Canceled"
-    if status["state"] in ENDED:
-        raise IllegalTransition(f"{spec.name} is {status['state']} and cannot be canceled.", hint="Nothing is left to cancel.")
+    if status["state"] in (*ENDED, "Failed"):
+        hint = "Play migrate to go on where it broke off, or cleanup to end it and to remove what it made."
+        what = hint if status["state"] == "Failed" else "Nothing is left to cancel."
+        raise IllegalTransition(f"{spec.name} is {status['state']} and cannot be canceled.", hint=what)
     drop = module.params["drop_target"] and bool((status.get("canceled") or {}).get("kept", True))
     module.result.plan(cancel or drop, {"state": status["state"]}, {"state": "Canceled", "databases_dropped": module.params["drop_target"]})
     if not module.check_mode:

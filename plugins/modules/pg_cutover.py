@@ -16,7 +16,8 @@ description:
   - Until the release everything can be given back, and is, when something fails or O(cutover.max_pause) has passed. The source is writable
     again then, the stream goes on, and the task fails with the reason.
   - When the migration has succeeded already, nothing changes and the same result is returned.
-  - In check mode nothing is touched; the module tells whether the cutover would be refused now.
+  - Before anything is done, what it needs is checked, and the pause is predicted from what a marker takes from source to target now.
+  - In check mode that is all. The checks and the forecast are returned, and the task fails with what the cutover would be refused with.
 options:
   wait_timeout:
     description:
@@ -82,6 +83,21 @@ pause_seconds:
   returned: when a cutover was made
   type: float
   sample: 1.02
+forecast_seconds:
+  description: The pause that was predicted before; none where it could not be known.
+  returned: when a cutover was made, or in check mode
+  type: float
+  sample: 0.9
+checks:
+  description: What was checked before, with C(name), C(severity), C(text) and C(hint).
+  returned: when a cutover was made, or in check mode
+  type: list
+  elements: dict
+time:
+  description: For each database, when the last transaction that is on the target was committed on the source.
+  returned: when a cutover was made
+  type: dict
+  sample: {shop: "2026-11-23 02:14:24.22725+00"}
 lsn:
   description: The cutover point of each database. Every commit up to it is on the target.
   returned: when a cutover was made
@@ -143,19 +159,23 @@ hint:
   sample: Correct user and password.
 """
 
+import dataclasses
 import typing as t
 
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import migration_options, wait_options
 from ..module_utils._ansible.watch import Status, describe, fail_if_failed, latency, watch
+from ..module_utils._engine.cutover.machine import expectation
 from ..module_utils._engine.errors import CutoverAborted, MigrationError
 from ..module_utils._engine.monitor.text import cutover_lines
+from ..module_utils._engine.spec import CutoverOptions
 
 if t.TYPE_CHECKING:
     from ..module_utils._engine.service.manager import Manager
     from ..module_utils._engine.spec import MigrationSpec
 
-KEYS = ("max_latency", "max_pause", "fence", "force", "release", "verify")
+TOLD = ("phases", "pause_seconds", "lsn", "time", "fenced_at", "released_at", "forecast_seconds", "checks")
+KEYS = tuple(field.name for field in dataclasses.fields(CutoverOptions))
 
 
 def refuse_early(status: Status) -> None:
@@ -189,8 +209,26 @@ def tell(module: MigrationModule, status: Status) -> None:
     describe(module, status, reached=status["state"] == "Succeeded")
     cutover = status.get("cutover")
     if cutover and not cutover.get("given_back"):
-        picked = {key: cutover.get(key) for key in ("phases", "pause_seconds", "lsn", "fenced_at", "released_at")}
+        picked = {
+            key: cutover.get(key)
+            for key in ("phases", "pause_seconds", "lsn", "time", "fenced_at", "released_at", "forecast_seconds", "checks")
+        }
         module.result.add(**picked, verification=status.get("verification"), lines=cutover_lines(status))
+
+
+def options(module: MigrationModule) -> dict[str, t.Any]:
+    """The options of the cutover that the task gives."""
+    return {key: module.params["cutover"][key] for key in KEYS}
+
+
+def predict(module: MigrationModule, told: dict[str, t.Any]) -> None:
+    """Tell what would be: the checks, the pause; fail with what the cutover would be refused with."""
+    lines = [f"{check['severity']:<10} {check['name']:<22} {check['text']}" for check in told["checks"]]
+    lines.append(expectation(told))
+    module.result.add(checks=told["checks"], forecast_seconds=told["forecast_seconds"], lines=lines, summary=lines[-1])
+    if told["refused"]:
+        module.result.changed = False
+        module.fail(MigrationError.from_dict(told["refused"]))
 
 
 def fail_if_different(module: MigrationModule, status: Status) -> None:
@@ -230,10 +268,12 @@ def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> 
     if module.check_mode:
         tell(module, status)
         module.result.add(latency_seconds=before)
+        if not under_way:
+            predict(module, manager.precheck(spec.key, options(module)))
         return
     began = token(status)
     if not under_way:
-        manager.request_cutover(spec.key, {key: module.params["cutover"][key] for key in KEYS})
+        manager.request_cutover(spec.key, options(module))
     ended = watch(manager, spec.key, lambda seen: seen["state"] == "Succeeded" or given_back(seen, began), module.params["wait_timeout"])
     tell(module, ended)
     module.result.add(latency_seconds=before)

@@ -78,6 +78,7 @@ from ..module_utils._ansible.module import MigrationModule
 # Reaches the whole engine, so that all of it travels in the payload of this module.
 from ..module_utils._engine import cli  # noqa: F401  # pylint: disable=unused-import
 from ..module_utils._engine.globals import dump  # noqa: F401  # pylint: disable=unused-import
+from ..module_utils._engine.service import proof  # noqa: F401  # pylint: disable=unused-import
 from ..module_utils._engine.source import login  # noqa: F401  # pylint: disable=unused-import
 
 

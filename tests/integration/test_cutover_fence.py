@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.fence import lift_fence, plan_fence, raise_fence
+from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.fence import lift_fence, make_fence, plan_fence
 from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.watchdog import FenceJournal
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CutoverAborted
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import MigrationPaths
@@ -22,7 +22,7 @@ LINK = Path(__file__).resolve().parents[2] / ".work" / "link"
 WATCHDOG = (
     "import sys; from pathlib import Path;"
     "from ansible_collections.pgops.migration.plugins.module_utils._engine.cli import main;"
-    "sys.exit(main(['watchdog', '--home', sys.argv[1], '--migration', sys.argv[2]]))"
+    "sys.exit(main(['watchdog', '--home', sys.argv[1], '--migration', sys.argv[2], '--attempt', sys.argv[3]]))"
 )
 
 
@@ -50,9 +50,10 @@ def test_writers_are_gone_and_come_back(source, owner, source_database, spec_fac
     before = privileges(source, source_database)
     writer = source.connect(source_database, user=owner.name, password=owner.password)
     change = plan_fence(spec.source, source_database)
-    ended = raise_fence(spec.source, change, time.monotonic() + 10)
+    fence = make_fence(spec.source, change)
+    fence.raise_(time.monotonic() + 10)
     try:
-        assert ended >= 1
+        assert fence.ended >= 1
         with pytest.raises(psycopg.OperationalError):
             writer.execute("SELECT 1")
         assert not can_connect(owner, source, source_database)
@@ -83,7 +84,7 @@ def test_nobody_slips_through(source, owner, source_database, spec_factory) -> N
         thread.start()
     try:
         change = plan_fence(spec.source, source_database)
-        raise_fence(spec.source, change, time.monotonic() + 20)
+        make_fence(spec.source, change).raise_(time.monotonic() + 20)
         with source.connect(source_database) as conn:
             first = conn.execute("SELECT count(*) FROM public.w").fetchone()
             conn.execute("SELECT pg_sleep(0.3)")
@@ -104,7 +105,7 @@ def test_a_prepared_transaction_stops_the_fence(source, source_database, spec_fa
         conn.execute("BEGIN; INSERT INTO public.p VALUES (1); PREPARE TRANSACTION 'left behind'")
         try:
             with pytest.raises(CutoverAborted, match="left behind"):
-                raise_fence(spec.source, plan_fence(spec.source, source_database), time.monotonic() + 5)
+                make_fence(spec.source, plan_fence(spec.source, source_database)).raise_(time.monotonic() + 5)
         finally:
             conn.execute("ROLLBACK PREPARED 'left behind'")
 
@@ -118,13 +119,13 @@ def test_the_watchdog_opens_the_source(cause, tmp_path: Path, source, owner, sou
     paths.write_spec(spec)
     journal = FenceJournal(paths.fence)
     change = plan_fence(spec.source, source_database)
-    journal.open([change], time.monotonic() + (60 if cause == "crash" else 2))
+    attempt = journal.open([change], time.monotonic() + (60 if cause == "crash" else 2))
     watchdog = subprocess.Popen(
-        [sys.executable, "-c", WATCHDOG, str(tmp_path), spec.key],
+        [sys.executable, "-c", WATCHDOG, str(tmp_path), spec.key, attempt],
         stdin=subprocess.PIPE,
         env={"PYTHONPATH": str(LINK)},
     )
-    raise_fence(spec.source, change, time.monotonic() + 10)
+    make_fence(spec.source, change).raise_(time.monotonic() + 10)
     assert not can_connect(owner, source, source_database)
     if cause == "crash":
         assert watchdog.stdin
@@ -136,13 +137,29 @@ def test_the_watchdog_opens_the_source(cause, tmp_path: Path, source, owner, sou
         journal.release()
 
 
+def test_a_late_watchdog_leaves_the_next_fence_alone(tmp_path: Path, source, owner, source_database, spec_factory) -> None:
+    """The watchdog of an attempt that was given back is still about when the next one fences: it must not open that."""
+    spec = spec_factory("fence", [source_database])
+    journal = FenceJournal(tmp_path / "fence.json")
+    change = plan_fence(spec.source, source_database)
+    first = journal.open([change], time.monotonic() + 60)
+    journal.lift(spec.source)
+    journal.open([change], time.monotonic() + 60)
+    make_fence(spec.source, change).raise_(time.monotonic() + 10)
+    try:
+        assert journal.lift(spec.source, attempt=first) and journal.state() == "fenced"
+        assert journal.deadline(first) is None and not can_connect(owner, source, source_database)
+    finally:
+        lift_fence(spec.source, change)
+
+
 def test_released_stays_closed(tmp_path: Path, source, owner, source_database, spec_factory) -> None:
     """After the release the source must not be opened by anyone: the target is the server now."""
     spec = spec_factory("fence", [source_database])
     journal = FenceJournal(tmp_path / "fence.json")
     change = plan_fence(spec.source, source_database)
     journal.open([change], time.monotonic() + 60)
-    raise_fence(spec.source, change, time.monotonic() + 10)
+    make_fence(spec.source, change).raise_(time.monotonic() + 10)
     try:
         journal.release()
         assert journal.lift(spec.source) is False

@@ -205,6 +205,19 @@ def test_cancel(plays, source, shop) -> None:
         assert conn.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm%'").fetchone() == (0,)
 
 
+def test_cleanup(plays, source, target, shop) -> None:
+    """In check mode it lists what another run removes; then nothing is left, and a third run changes nothing (B20)."""
+    one = plays("gone")
+    one.play("migrate").fine()
+    one.play("cancel").fine()
+    check = one.play("cleanup", "--check").fine()
+    assert "would be removed" in check.text and "ledger" in check.text and check.changed > 0
+    done = one.play("cleanup", "-e", "pg_migration_run_drop_target=true").fine()
+    assert done.changed > 0 and f"database {shop}" in done.text
+    assert target.execute(f"SELECT FROM pg_database WHERE datname = '{shop}'") == []
+    assert one.play("cleanup").fine().changed == 0
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

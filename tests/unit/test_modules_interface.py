@@ -27,16 +27,18 @@ SECTIONS = {
 ROLE = yaml.safe_load((REPO / "roles" / "pg_migration_run" / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
 
 
-def test_eight_modules() -> None:
+def test_all_modules() -> None:
     """The modules that the documentation speaks of."""
     assert MODULES == [
         "pg_cdc_stream",
         "pg_configure_cdc",
         "pg_cutover",
         "pg_migrate_globals",
+        "pg_migration_cleanup",
         "pg_migration_engine",
         "pg_migration_info",
         "pg_migration_validate",
+        "pg_migration_verify",
         "pg_snapshot_copy",
     ]
 

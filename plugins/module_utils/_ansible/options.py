@@ -27,6 +27,7 @@ from .._engine.spec import (
 )
 from .argspec import ArgumentSpec
 
+_WORDS = ("release", "fence_command", "unfence_command", "pgbouncer", "pgbouncer_databases")
 SUPERVISORS = ("auto", "systemd", "process")
 
 
@@ -111,9 +112,10 @@ def section_options() -> ArgumentSpec:
             "cutover": _section(
                 max_latency={"type": "float", "default": CutoverOptions.max_latency},
                 max_pause={"type": "float", "default": CutoverOptions.max_pause},
+                max_transaction_age={"type": "float", "default": CutoverOptions.max_transaction_age},
                 fence={"type": "str", "choices": list(FENCES), "default": CutoverOptions.fence},
                 force={"type": "bool", "default": CutoverOptions.force},
-                release={"type": "list", "elements": "str", "default": []},
+                **{key: {"type": "list", "elements": "str", "default": []} for key in _WORDS},
                 verify={"type": "bool", "default": CutoverOptions.verify},
             ),
             "globals": _section(

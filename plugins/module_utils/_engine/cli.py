@@ -40,6 +40,7 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="state directory")
     parser.add_argument("--migration", required=True, help="key of the migration")
     parser.add_argument("--database", default="", help="for work, receive and hold")
+    parser.add_argument("--attempt", default="", help="for watchdog")
     args = parser.parse_args(words)
     os.umask(0o077)
     paths = MigrationPaths(args.home, args.migration)
@@ -48,7 +49,7 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     if args.role == "watchdog":
         from .cutover.watchdog import watch
 
-        return watch(paths.fence, paths.read_spec().source)
+        return watch(paths.fence, paths.read_spec().source, args.attempt)
     if args.role == "hold":
         from .service.holder import hold
 

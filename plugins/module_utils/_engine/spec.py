@@ -35,7 +35,7 @@ MODES = ("offline", "online")
 PLUGINS = ("auto", "wal2json", "pgoutput")
 SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 IDENTITY_POLICIES = ("fail", "set_full", "exclude")
-FENCES = ("revoke_connect", "none")
+FENCES = ("revoke_connect", "read_only", "locks", "external", "none")
 SUPERUSER_POLICIES = ("remove", "demote")
 ACKNOWLEDGE = ("spooled", "applied")
 COMPRESSION = ("auto", "always", "never")
@@ -123,14 +123,26 @@ class ChangeOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CutoverOptions:
-    """The cutover. Times in seconds; ``release`` is a command (list of words) run when the target may be written."""
+    """The cutover. Times in seconds. Commands are lists of words: ``release`` is run when the target may be written, ``fence_command``
+    stops the writers, ``unfence_command`` lets them go on at the source. ``pgbouncer`` are connection strings of admin consoles, without
+    passwords; ``pgbouncer_databases`` what to pause there, by default the databases that migrate."""
 
     max_latency: float = 5.0
     max_pause: float = 30.0
+    max_transaction_age: float = 300.0
     fence: str = "revoke_connect"
     force: bool = False
     release: tuple[str, ...] = ()
+    fence_command: tuple[str, ...] = ()
+    unfence_command: tuple[str, ...] = ()
+    pgbouncer: tuple[str, ...] = ()
+    pgbouncer_databases: tuple[str, ...] = ()
     verify: bool = True
+
+    @property
+    def proven(self) -> bool:
+        """Does the fence say anything about the time after its marker? ``none`` trusts the user."""
+        return self.fence != "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,10 +180,8 @@ class MigrationSpec:
 
     @property
     def key(self) -> str:
-        """What this migration is called on the runtime host: its name and six digits of its target, because
-        a name is unique per target only (R45)."""
-        target = f"{self.target.host.lower()}:{self.target.port}"
-        return f"{self.name}-{hashlib.sha256(target.encode()).hexdigest()[:6]}"
+        """What this migration is called on the runtime host, see :func:`key_of`."""
+        return key_of(self.name, self.target)
 
     @property
     def online(self) -> bool:
@@ -184,7 +194,7 @@ class MigrationSpec:
         data["source"] = self.source.public()
         data["target"] = self.target.public()
         data["databases"] = list(self.databases)
-        data["cutover"]["release"] = list(self.cutover.release)
+        data["cutover"] = {k: list(v) if isinstance(v, tuple) else v for k, v in data["cutover"].items()}
         data["copy"].update({key: list(data["copy"][key]) for key in ("schemas", "tables", "exclude")})
         data["globals"]["exclude"] = list(self.globals.exclude)
         return data
@@ -198,6 +208,10 @@ class MigrationSpec:
         picked["plugin"] = self.changes.plugin
         picked.update({k: public["copy"][k] for k in ("schemas", "tables", "exclude")})
         return picked
+
+    def for_databases(self, names: t.Sequence[str]) -> MigrationSpec:
+        """The same with the databases that ``all`` stands for."""
+        return dataclasses.replace(self, databases=tuple(names))
 
     def digest(self) -> str:
         """SHA-256 of :meth:`identity`."""
@@ -232,7 +246,7 @@ class MigrationSpec:
         _choice("changes.spool_compression", spec.changes.spool_compression, COMPRESSION)
         _choice("changes.on_ddl", spec.changes.on_ddl, ON_DDL)
         _choice("changes.replica_identity", spec.changes.replica_identity, IDENTITY_POLICIES)
-        _choice("cutover.fence", spec.cutover.fence, FENCES)
+        check_cutover(spec.cutover)
         _choice("globals.superuser_policy", spec.globals.superuser_policy, SUPERUSER_POLICIES)
         _choice("copy.format", spec.copy.format, ("auto", "binary", "text"))
         if not 1 <= spec.changes.lanes <= MAX_LANES:
@@ -242,6 +256,12 @@ class MigrationSpec:
         if (spec.source.host.lower(), spec.source.port) == (spec.target.host.lower(), spec.target.port):
             raise SpecificationError("Source and target are the same server.", hint="Give the target's own host and port.")
         return spec
+
+
+def key_of(name: str, target: Endpoint) -> str:
+    """A migration's name and six digits of its target, because a name is unique per target only (R45)."""
+    address = f"{target.host.lower()}:{target.port}"
+    return f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:6]}"
 
 
 def check_name(name: t.Any) -> str:
@@ -256,6 +276,28 @@ def check_name(name: t.Any) -> str:
             hint="Choose a name such as shop-2026.",
         )
     return name
+
+
+def check_cutover(options: CutoverOptions) -> None:
+    """What must hold between the options of a cutover.
+
+    :raises SpecificationError: what does not.
+    """
+    _choice("cutover.fence", options.fence, FENCES)
+    if any(re.search(r"\bpassword\s*=|//[^/@]*:[^/@]*@", admin) for admin in options.pgbouncer):
+        raise SpecificationError(
+            "pg_migration.cutover.pgbouncer holds a password.",
+            hint="Write it into a file that the service can read: passfile=...",
+        )
+    if options.fence == "external" and not (options.pgbouncer or options.fence_command):
+        raise SpecificationError(
+            "cutover.fence is external, but nothing stops the writers.",
+            hint="Give cutover.pgbouncer, or cutover.fence_command with cutover.unfence_command.",
+        )
+    if bool(options.fence_command) != bool(options.unfence_command):
+        raise SpecificationError(
+            "cutover.fence_command and cutover.unfence_command belong together: a cutover that is given back must open what it closed."
+        )
 
 
 def _refuse_unknown(where: str, data: t.Mapping[str, t.Any], known: t.Collection[str]) -> None:

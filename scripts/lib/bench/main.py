@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
 import conftest  # noqa: F401  # makes the checkout importable  # pylint: disable=unused-import
+import cutover
 import databases
 import latency
 import measure
@@ -32,7 +33,13 @@ SETTINGS = {
     "checkpoint_timeout": "30min",
     "maintenance_work_mem": "256MB",
 }
-CASES: dict[str, t.Callable[..., None]] = {"stream": stream.run, "snapshot": snapshot.run, "memory": memory.run, "latency": latency.run}
+CASES: dict[str, t.Callable[..., None]] = {
+    "stream": stream.run,
+    "snapshot": snapshot.run,
+    "memory": memory.run,
+    "latency": latency.run,
+    "cutover": cutover.run,
+}
 LONG = ("memory",)
 """Cases that run only when they are named."""
 

@@ -29,6 +29,8 @@ UNITS = {
     "commit_rate": "commits/s",
     "client_cpu_seconds": "s",
     "client_cpu_per_gb": "s/GB",
+    "felt_seconds": "s",
+    "lost": "commits",
 }
 TICK = os.sysconf("SC_CLK_TCK")
 

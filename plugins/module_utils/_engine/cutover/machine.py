@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The cutover, phase by phase: fence, drain, complete, release. Until the release everything can be given back, and is.
+"""The cutover, phase by phase: fence, drain, complete, confirm, release. Until the release everything can be given back, and is.
 
 Runs in the service, asks the workers for their part, and is the only place that knows the order of things.
 """
@@ -20,11 +20,23 @@ from ..migration.catalogue import now
 from ..migration.paths import MigrationPaths
 from ..postgres.lsn import format_lsn
 from ..spec import CutoverOptions, MigrationSpec
-from .fence import plan_fence, raise_fence
+from .fence import Fence, make_fence, plan_fences
+from .gates import Gate, run_command
+from .silence import describe
 from .watchdog import FenceJournal
 
 Ask = t.Callable[..., t.Awaitable[t.Dict[str, t.Any]]]
 
+HOOK_SECONDS = 60.0
+GRACE_SECONDS = 1.0
+"""What a worker is given beyond the deadline to say itself what it waited for."""
+
+DRAIN_SECONDS = 3600.0
+"""How long a drain may take where nobody is kept waiting for it."""
+
+RESUME_SECONDS = 10.0
+RELY_ON_SILENCE = ("read_only", "external")
+"""Fences that are nothing without the proof of the stream."""
 
 T = t.TypeVar("T")
 
@@ -40,25 +52,43 @@ async def _all(parts: t.Iterable[t.Awaitable[T]]) -> list[T]:
 
 @dataclasses.dataclass
 class CutoverResult:
-    """What happened, for people and machines. Seconds everywhere; ``lsn`` is the marker's, by database."""
+    """What happened, for people and machines. Seconds everywhere; ``lsn`` is the marker's, ``time`` the commit time on the source of the
+    last transaction applied, by database."""
 
     phases: list[dict[str, t.Any]] = dataclasses.field(default_factory=list)
     lsn: dict[str, str] = dataclasses.field(default_factory=dict)
+    time: dict[str, str] = dataclasses.field(default_factory=dict)
     fenced_at: str | None = None
     released_at: str | None = None
     pause_seconds: float | None = None
     sessions_ended: int = 0
+    forecast_seconds: float | None = None
+    checks: list[dict[str, t.Any]] = dataclasses.field(default_factory=list)
+
+    def expect(self, told: t.Mapping[str, t.Any]) -> None:
+        """Keep what the pre-checks said, so that the forecast can be held against what came (R98)."""
+        self.checks, self.forecast_seconds = list(told["checks"]), told["forecast_seconds"]
+        passed = sum(1 for check in self.checks if check["severity"] != "Failed")
+        self.phases.append({"name": "pre-checks", "seconds": told["seconds"], "text": f"{passed} passed; {expectation(told)}"})
 
     def to_dict(self) -> dict[str, t.Any]:
         """Plain data."""
         return dataclasses.asdict(self)
 
 
+def expectation(told: t.Mapping[str, t.Any]) -> str:
+    """``latency 0.4 s; predicted pause 1.2 s (limit 10 s)``."""
+    latency, forecast = told["latency_seconds"], told["forecast_seconds"]
+    shown = "latency not known" if latency is None else f"latency {latency:.1f} s"
+    pause = "predicted pause not known" if forecast is None else f"predicted pause {forecast:.1f} s"
+    return f"{shown}; {pause} (limit {told['limit_seconds']:g} s)"
+
+
 class Cutover:
     """One attempt to switch ``spec``'s databases over.
 
     :param ask: ``await ask(database, command, **arguments)`` has a worker do its part.
-    :param note: is told each phase as it ends.
+    :ivar phase: the one that it is at.
     """
 
     def __init__(self, paths: MigrationPaths, spec: MigrationSpec, databases: t.Sequence[str], options: CutoverOptions, ask: Ask) -> None:
@@ -68,8 +98,10 @@ class Cutover:
         self._options = options
         self._ask = ask
         self._journal = FenceJournal(paths.fence)
+        self._fences: list[Fence] = []
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._began = 0.0
+        self.phase = ""
         self.result = CutoverResult()
 
     async def run(self) -> CutoverResult:
@@ -79,11 +111,13 @@ class Cutover:
         """
         self._began = time.monotonic()
         deadline = self._began + self._options.max_pause
+        token = secrets.token_hex(8)
         try:
-            if self._options.fence != "none":
+            if self._options.proven:
                 await self._phase("fence", self._fence(deadline))
-            await self._phase("drain", self._drain(deadline))
-            await self._phase("complete", self._complete())
+            await self._phase("drain", self._drain(token, deadline))
+            await self._phase("complete", self._complete(deadline))
+            await self._phase("confirm", self._confirm(token, deadline))
             await self._phase("release", self._release())
         except BaseException as exc:
             await self._give_back()
@@ -93,81 +127,144 @@ class Cutover:
             if isinstance(exc, MigrationError):
                 raise CutoverAborted(f"Cutover given back: {exc.message}", code=exc.code, hint=exc.hint, details=exc.details) from exc
             raise
+        finally:
+            for fence in self._fences:
+                fence.let_go()
         return self.result
 
     async def _phase(self, name: str, work: t.Awaitable[str]) -> None:
         start = time.monotonic()
+        self.phase = name
         text = await work
         self.result.phases.append({"name": name, "seconds": round(time.monotonic() - start, 3), "text": text})
 
+    async def _each(self, phase: str, deadline: float, command: str, **arguments: t.Any) -> list[dict[str, t.Any]]:
+        """Have every worker do ``command``. One that does not answer must not hold the cutover longer than the source may wait; without a
+        fence nobody waits."""
+        limit = max(0.0, deadline - time.monotonic()) + GRACE_SECONDS if self._options.proven else None
+        try:
+            return await _all(asyncio.wait_for(self._ask(database, command, **arguments), limit) for database in self._databases)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise self._late(phase) from None
+
+    def _late(self, phase: str) -> CutoverAborted:
+        return CutoverAborted(
+            f"The cutover was at {phase} when max_pause ({self._options.max_pause:g} s) was over.",
+            code="PGM5106",
+            hint="Cut over in a quieter hour, or raise cutover.max_pause.",
+        )
+
     async def _fence(self, deadline: float) -> str:
         source = self._spec.source
-        changes = [await asyncio.to_thread(plan_fence, source, database) for database in self._databases]
-        self._journal.open(changes, deadline)
-        self._start_watchdog()
+        changes = await asyncio.to_thread(plan_fences, source, self._databases, self._options)
+        self._fences = [make_fence(source, change) for change in changes]
+        self._start_watchdog(self._journal.open(changes, deadline))
         self._began = time.monotonic()
         self.result.fenced_at = now()
-        ended = await _all(asyncio.to_thread(raise_fence, source, change, deadline) for change in changes)
-        self.result.sessions_ended = sum(ended)
-        return f"CONNECT revoked, {sum(ended)} sessions ended, none left"
+        gates = [fence for fence in self._fences if isinstance(fence, Gate)]
+        said = [await asyncio.to_thread(gate.raise_, deadline) for gate in gates]
+        rest = [fence for fence in self._fences if not isinstance(fence, Gate)]
+        said += await _all(asyncio.to_thread(fence.raise_, deadline) for fence in rest)
+        self.result.sessions_ended = sum(fence.ended for fence in self._fences)
+        return "; ".join(dict.fromkeys(said))
 
-    def _start_watchdog(self) -> None:
+    def _start_watchdog(self, attempt: str) -> None:
         command = [sys.executable, str(self._paths.engine), "watchdog", "--home", str(self._paths.home), "--migration", self._paths.key]
+        command += ["--attempt", attempt]
         with open(self._paths.log, "ab") as log:
             self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 
-    async def _drain(self, deadline: float) -> str:
-        token = secrets.token_hex(8)
-        limit = deadline - time.monotonic() if not self._options.force else self._options.max_pause
+    async def _drain(self, token: str, deadline: float) -> str:
+        limit = deadline - time.monotonic() if self._options.proven else max(self._options.max_pause, DRAIN_SECONDS)
         if limit <= 0:
-            raise CutoverAborted(f"The fence took longer than max_pause ({self._options.max_pause} s).", code="PGM5106")
-        answers = await _all(self._ask(database, "drain", token=token, timeout=limit) for database in self._databases)
+            raise self._late("fence")
+        answers = await self._each("drain", deadline, "drain", token=token, timeout=limit)
         self.result.lsn = {database: format_lsn(answer["marker"]) for database, answer in zip(self._databases, answers, strict=True)}
+        self.result.time = {database: answer["commit_time"] for database, answer in zip(self._databases, answers, strict=True)}
         return "marker " + ", ".join(self.result.lsn.values()) + " applied"
 
-    async def _complete(self) -> str:
-        proof = self._options.verify and self._options.fence != "none"
-        answers = await _all(self._ask(database, "complete", proof=proof) for database in self._databases)
-        totals = {key: sum(a[key] for a in answers) for key in ("sequences", "large_objects", "materialized_views")}
+    async def _complete(self, deadline: float) -> str:
+        proof = self._options.verify and self._options.proven
+        answers = await self._each("complete", deadline, "complete", proof=proof)
+        totals = {key: sum(a[key] for a in answers) for key in answers[0]}
         return ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in totals.items())
+
+    async def _confirm(self, token: str, deadline: float) -> str:
+        """Nobody is there, and nothing was committed behind the marker; without a fence the latter is only told."""
+        again = secrets.token_hex(8)
+        limit = max(0.5, deadline - time.monotonic())
+        answers = await self._each("confirm", deadline, "silence", token=again, since=token, timeout=limit)
+        counts = [answer["changes"] for answer in answers]
+        if not self._options.proven:
+            return "no fence; " + describe(counts)
+        unknown = [database for database, count in zip(self._databases, counts, strict=True) if count is None]
+        if unknown and self._options.fence in RELY_ON_SILENCE:
+            raise CutoverAborted(
+                f"The fence {self._options.fence} cannot be proven for {', '.join(unknown)}: the stream carries no messages of ours.",
+                code="PGM5111",
+                hint="Choose cutover.fence revoke_connect or locks.",
+            )
+        if any(counts):
+            raise CutoverAborted(
+                f"Rows were changed on the source in spite of the fence {self._options.fence}: {describe(counts)}.",
+                code="PGM5112",
+                hint="Find out who writes (a superuser, a session that says BEGIN READ WRITE), then call the cutover again.",
+            )
+        await _all(asyncio.to_thread(fence.confirm, deadline) for fence in self._fences)
+        self.result.sessions_ended = sum(fence.ended for fence in self._fences)
+        return describe(counts)
 
     async def finish_release(self) -> CutoverResult:
         """Do again what follows the point of no return, for a service that was killed there: the hook may run a second time."""
+        gates = [change for change in self._journal.changes() if change["kind"] == "gate"]
+        self._fences = [make_fence(self._spec.source, change) for change in gates]
         await self._phase("release", self._let_in())
         return self.result
 
     async def _let_in(self) -> str:
-        text = await asyncio.to_thread(self._run_hook) if self._options.release else "no hook"
+        """Lead the writers to the target: the user's command first, then the poolers. A pooler whose command has failed still leads to the
+        source: it stays paused."""
+        text, failed = await asyncio.to_thread(self._run_hook) if self._options.release else ("no hook", False)
+        gates = [fence for fence in self._fences if isinstance(fence, Gate)]
+        for gate in gates:
+            if failed:
+                text += "; PgBouncer stays paused: have it lead to the target, then RELOAD and RESUME"
+                break
+            try:
+                text += "; " + await asyncio.to_thread(gate.reopen)
+            except CutoverAborted as exc:
+                text += f"; FAILED: {exc.message}"
         self.result.released_at = now()
-        return text
+        return text.removesuffix("; ")
 
     async def _release(self) -> str:
-        if self._options.fence != "none":
+        if self._options.proven:
             self._journal.release()
+        for fence in self._fences:
+            fence.let_go()
         text = await self._let_in()
-        if self._options.fence != "none":
+        if self._options.proven:
             self.result.pause_seconds = round(time.monotonic() - self._began, 3)
         self._end_watchdog()
         return text
 
-    def _run_hook(self) -> str:
-        """The user's command; a failure is told but cannot undo the cutover: the target is complete."""
+    def _run_hook(self) -> tuple[str, bool]:
+        """The user's command, and whether it failed; that is told but cannot undo the cutover: the target is complete."""
         try:
-            done = subprocess.run(list(self._options.release), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            return f"hook FAILED: {exc}"
-        if done.returncode:
-            return f"hook FAILED with status {done.returncode}: {done.stderr.decode(errors='replace').strip()[-200:]}"
-        return f"hook {self._options.release[0]}"
+            run_command(self._options.release, HOOK_SECONDS)
+        except CutoverAborted as exc:
+            return f"hook FAILED: {exc.message}", True
+        return f"hook {self._options.release[0]}", False
 
     async def _give_back(self) -> None:
         """Open the source again and let the stream go on; the watchdog does it if this fails."""
         try:
-            if self._journal.state() == "fenced":
-                await asyncio.to_thread(self._journal.lift, self._spec.source)
+            if self._fences and self._journal.state() != "released":
+                await asyncio.to_thread(self._journal.lift, self._spec.source, again=True)
         finally:
             self._end_watchdog()
-            await asyncio.gather(*(self._ask(database, "resume") for database in self._databases), return_exceptions=True)
+            resumed = (asyncio.wait_for(self._ask(database, "resume"), RESUME_SECONDS) for database in self._databases)
+            await asyncio.gather(*resumed, return_exceptions=True)
 
     def _end_watchdog(self) -> None:
         if self._watchdog and self._watchdog.stdin:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import select
 import sys
 import time
@@ -27,7 +28,8 @@ RETRY_SECONDS = 1.0
 
 
 class FenceJournal:
-    """The file ``fence.json`` of a migration: ``{"state", "deadline", "changes"}``."""
+    """The file ``fence.json`` of a migration: ``{"state", "attempt", "deadline", "changes"}``. Each attempt to cut over has a name, so
+    that a watchdog that comes late cannot lift the fence of the next."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,10 +40,12 @@ class FenceJournal:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield read_json(self.path)
 
-    def open(self, changes: list[Change], deadline: float) -> None:
-        """Say what is about to be changed and until when (``time.monotonic()``) it may last."""
+    def open(self, changes: list[Change], deadline: float) -> str:
+        """Say what is about to be changed and until when (``time.monotonic()``) it may last; the name of the attempt."""
+        attempt = secrets.token_hex(8)
         with self._locked():
-            write_json(self.path, {"state": "fenced", "deadline": deadline, "changes": changes})
+            write_json(self.path, {"state": "fenced", "attempt": attempt, "deadline": deadline, "changes": changes})
+        return attempt
 
     def release(self) -> None:
         """The point of no return: the source stays closed.
@@ -53,39 +57,66 @@ class FenceJournal:
                 raise CutoverAborted("The pause lasted longer than allowed; the source was opened again.", code="PGM5106")
             write_json(self.path, {**journal, "state": "released"})
 
-    def lift(self, endpoint: Endpoint) -> bool:
-        """Undo the fence unless it was released; True if the source is open now."""
+    def lift(self, endpoint: Endpoint, *, attempt: str = "", again: bool = False) -> bool:
+        """Undo the fence unless it was released; True if the source is open now.
+
+        :param attempt: only if it is the fence of this attempt.
+        :param again: also where it was lifted already: the caller was still at work on the fence at that time.
+        """
         with self._locked() as journal:
-            if not journal or journal["state"] == "lifted":
+            if not journal or attempt and journal["attempt"] != attempt or journal["state"] == "lifted" and not again:
                 return True
             if journal["state"] == "released":
                 return False
-            for change in journal["changes"]:
-                lift_fence(endpoint, change)
+            _lift_all(endpoint, journal["changes"])
             write_json(self.path, {**journal, "state": "lifted"})
             return True
+
+    def changes(self) -> list[Change]:
+        """What the fence changed, or is about to."""
+        journal = read_json(self.path)
+        return list(journal["changes"]) if journal else []
 
     def state(self) -> str:
         """``none``, ``fenced``, ``released`` or ``lifted``."""
         journal = read_json(self.path)
         return str(journal["state"]) if journal else "none"
 
+    def deadline(self, attempt: str) -> float | None:
+        """Until when the fence of ``attempt`` may last; None if it does not stand any more."""
+        journal = read_json(self.path)
+        return float(journal["deadline"]) if journal and journal["state"] == "fenced" and journal["attempt"] == attempt else None
 
-def watch(path: Path, endpoint: Endpoint) -> int:
-    """Wait for the end of standard input or for the journal's deadline, then lift what is not released; the exit status.
+
+def _lift_all(endpoint: Endpoint, changes: t.Sequence[Change]) -> None:
+    """Undo all, the gates last; what goes wrong with one keeps none of the others closed.
+
+    :raises MigrationError: the first error.
+    """
+    error: Exception | None = None
+    for change in reversed(changes):
+        try:
+            lift_fence(endpoint, change)
+        except Exception as exc:  # whatever it is, the rest of the source has to be opened
+            error = error or exc
+    if error:
+        raise error
+
+
+def watch(path: Path, endpoint: Endpoint, attempt: str) -> int:
+    """Wait for the end of standard input or for the journal's deadline, then lift the fence of ``attempt`` if it was not released; the exit
+    status.
 
     Standard input is held by the cutover's process: its end, for whatever reason, is what is waited for.
     """
     journal = FenceJournal(path)
-    data = read_json(path)
-    deadline = data["deadline"] if data else 0.0
-    while journal.state() == "fenced":
+    while (deadline := journal.deadline(attempt)) is not None:
         readable, dummy, dummy2 = select.select([sys.stdin], [], [], max(0.0, min(deadline - time.monotonic(), 1.0)))
         gone = bool(readable) and not os.read(sys.stdin.fileno(), 4096)
         if not gone and time.monotonic() < deadline:
             continue
         try:
-            journal.lift(endpoint)
+            journal.lift(endpoint, attempt=attempt)
         except MigrationError as exc:
             sys.stderr.write(f"watchdog: {exc}; trying again\n")
             time.sleep(RETRY_SECONDS)

@@ -16,7 +16,7 @@ import typing as t
 from pathlib import Path
 
 from ..errors import Conflict
-from ..spec import MigrationSpec
+from ..spec import Endpoint, MigrationSpec
 from .states import ACTIVE, START, State, Substate, check_move
 
 _SCHEMA = """
@@ -58,7 +58,7 @@ class Catalogue:
 
         :raises Conflict: if another one is active on this target (R68) or the name is taken (R45).
         """
-        target = target_of(spec)
+        target = target_of(spec.target)
         with self._open() as conn:
             for row in conn.execute("SELECT name, state FROM migration WHERE target = ?", [target]):
                 if State(row["state"]) in ACTIVE and row["name"] != spec.name:
@@ -145,6 +145,6 @@ class Catalogue:
         return record
 
 
-def target_of(spec: MigrationSpec) -> str:
+def target_of(target: Endpoint) -> str:
     """What counts as one target server."""
-    return f"{spec.target.host.lower()}:{spec.target.port}"
+    return f"{target.host.lower()}:{target.port}"

@@ -20,10 +20,11 @@ from ..monitor import files
 from ..monitor.history import History
 from ..postgres.catalog import is_selection
 from ..postgres.session import connect
-from ..spec import MAX_DATABASES, MigrationSpec
+from ..spec import MAX_DATABASES, Endpoint, MigrationSpec, key_of
 from ..validate.databases import resolve_databases
 from . import launcher
 from .cancel import clean_source, drop_databases, restore_databases
+from .cleanup import Cleanup
 from .control import ask_service
 from .status import aged, summarize
 
@@ -149,6 +150,13 @@ class Manager:
             raise CutoverAborted(exc.message, code=exc.code, hint=exc.hint, details=exc.details) from exc
         return self._known(key)
 
+    def precheck(self, key: str, options: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """What speaks for and against a cutover now, and the pause that it would cost; changes nothing. See ``Supervisor``.
+
+        :raises CutoverAborted: the migration is not at that point.
+        """
+        return ask_service(self._paths(key).control, "precheck", options=options or {})
+
     def cancel(self, key: str, *, drop_target: bool = False) -> dict[str, t.Any]:
         """End the migration and take all that is ours from the source (R102 to R108); safe to repeat.
 
@@ -156,9 +164,11 @@ class Manager:
         """
         status = self._known(key)
         state, substate = State(status["state"]), Substate(status["substate"])
-        if state in (State.SUCCEEDED, State.VALIDATION_FAILED) or (state is State.FAILED and not self._paths(key).spec.exists()):
-            raise IllegalTransition(f"{status['name']} is {state.value} and cannot be canceled.", hint="Nothing is left to cancel.")
+        if state in (State.SUCCEEDED, State.VALIDATION_FAILED, State.FAILED):
+            raise IllegalTransition(f"{status['name']} is {state.value} and cannot be canceled.", hint=refusal_hint(state))
         paths = self._paths(key)
+        if state is State.CANCELED and not paths.spec.exists():
+            return status  # cleaned up since
         launcher.stop(paths, self._supervisor)
         if state is not State.CANCELED:
             self._catalogue.move(key, State.CLEANING_UP, substate)
@@ -174,6 +184,40 @@ class Manager:
         with contextlib.suppress(OSError):  # nobody may be able to write the collector's folder any more; the source is clean
             self.write_report(status)
         return status
+
+    def cleanup(
+        self,
+        source: Endpoint,
+        target: Endpoint,
+        *,
+        name: str | None = None,
+        force: bool = False,
+        drop_target: bool = False,
+        dry: bool = False,
+    ) -> dict[str, t.Any]:
+        """Remove everything that migrations between these servers ever made (B20), of the migration ``name`` alone where one is given. A
+        failed migration that is cleaned up is over: it becomes Canceled.
+
+        :param force: also what is in use by a migration that this host does not know.
+        :param drop_target: also the databases on the target that a migration made and did not finish.
+        :param dry: only look.
+        :return: ``found``, ``removed`` and ``kept`` as lists of lines for people.
+        """
+        key = key_of(name, target) if name else None
+        records = self._catalogue.list()
+        source, target = (dataclasses.replace(end, tag=key or "") for end in (source, target))
+        work = Cleanup(self._home, records, source, target, key=key, force=force, databases=drop_target)
+        findings = work.find()
+        removed = [] if dry else work.remove(findings)
+        for record in () if dry else records:
+            if record["state"] == State.FAILED.value and record["target"] == target_of(target) and key in (None, record["key"]):
+                self._catalogue.move(record["key"], State.CLEANING_UP, Substate(record["substate"]))
+                self._catalogue.move(record["key"], State.CANCELED, Substate(record["substate"]))
+        return {
+            "found": [str(item) for item in findings.ours],
+            "removed": [str(item) for item in removed],
+            "kept": [f"{item} ({why})" for item, why in findings.kept.items()],
+        }
 
     def stop(self, key: str) -> dict[str, t.Any]:
         """Stop the service; the migration goes on when it is started again. The slot keeps the source's WAL meanwhile."""
@@ -208,7 +252,7 @@ class Manager:
 
     def _refuse_second(self, spec: MigrationSpec) -> None:
         for record in self._catalogue.list():
-            if record["target"] == target_of(spec) and State(record["state"]) in ACTIVE:
+            if record["target"] == target_of(spec.target) and State(record["state"]) in ACTIVE:
                 raise Conflict(
                     f"The migration {record['name']} to this target is {record['state']}; only one can be active at a time.",
                     hint=f"Finish or cancel {record['name']} first.",
@@ -258,6 +302,7 @@ class Manager:
             "progress": _progress(live, running=pid is not None),
             "plugin": live.get("plugin") or {},
             "cutover": facts.get("cutover"),
+            "cutover_phase": live.get("cutover_phase") if pid is not None else None,
             "verification": facts.get("verification"),
             "canceled": facts.get("canceled"),
             "globals": facts.get("globals"),
@@ -290,6 +335,13 @@ def _progress(live: t.Mapping[str, t.Any], *, running: bool) -> dict[str, t.Any]
 
 def _moment(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def refusal_hint(state: State) -> str:
+    """What to do about a migration that has ended and cannot be canceled (R103)."""
+    if state is State.FAILED:
+        return "Play migrate to go on where it broke off, or cleanup to end it and to remove what it made."
+    return "Nothing is left to cancel."
 
 
 def _duration(record: dict[str, t.Any]) -> float:

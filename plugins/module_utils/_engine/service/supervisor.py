@@ -8,20 +8,21 @@ It may be killed at any moment; started again, it goes on from the record, the w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import signal
+import time
 import typing as t
 
 from ..aftercare.look import look_after
 from ..cutover.machine import Cutover
+from ..cutover.precheck import judge, total
 from ..cutover.watchdog import FenceJournal
 from ..errors import CutoverAborted, MigrationError, VerificationFailed
 from ..globals.plan import apply_globals, plan_globals, revoke_admin_memberships
 from ..migration.catalogue import Catalogue, now
 from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
-from ..spec import MigrationSpec
+from ..spec import MigrationSpec, check_cutover
 from ..validate.runner import validate
 from .control import serve_control
 from .database import Database, first_error, refusal
@@ -48,6 +49,7 @@ class Supervisor:
         self._cutting_over = False
         self._cutover: dict[str, t.Any] | None = None
         self._observer = Observer(paths)
+        self._running: Cutover | None = None
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._requests: asyncio.Queue[dict[str, t.Any]] = asyncio.Queue()
@@ -221,9 +223,11 @@ class Supervisor:
             self._cutting_over = False
 
     async def _cut_over(self, request: dict[str, t.Any]) -> bool:
+        told = request.pop("told")
         options = dataclasses.replace(self._spec.cutover, **request)
         self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
-        cutover = Cutover(self._paths, self._spec, self._spec.databases, options, self._ask)
+        cutover = self._running = Cutover(self._paths, self._spec, self._spec.databases, options, self._ask)
+        cutover.result.expect(told)
         try:
             result = await cutover.run()
         except CutoverAborted as exc:
@@ -232,9 +236,11 @@ class Supervisor:
             self._catalogue.event(self._paths.key, "error", f"Cutover given back: {exc.message}")
             self._move(State.WAITING_FOR_USER_ACTION, Substate.WAITING_FOR_CUTOVER_TRIGGER)
             return False
+        finally:
+            self._running = None
         self._cutover = result.to_dict()
         self._catalogue.remember(self._paths.key, cutover=self._cutover)
-        await self._prove(options.verify and options.fence != "none")
+        await self._prove(options.verify and options.proven)
         return True
 
     def _was_released(self, facts: dict[str, t.Any]) -> bool:
@@ -336,6 +342,7 @@ class Supervisor:
         live = {
             "progress": {name: database.progress.present() for name, database in self._databases.items()},
             "plugin": {name: database.plugin for name, database in self._databases.items() if database.plugin},
+            "cutover_phase": self._running.phase if self._running else None,
             "engine": self._engine,
             "written": now(),
         }
@@ -353,7 +360,9 @@ class Supervisor:
         if name == "retry":
             return self._retry()
         if name == "cutover":
-            return self._accept_cutover(command.get("options") or {})
+            return await self._accept_cutover(command.get("options") or {})
+        if name == "precheck":
+            return (await self._precheck(command.get("options") or {}))[1]
         raise MigrationError(f"The service does not know the command {name!r}.", code="PGM8003")
 
     def _retry(self) -> dict[str, t.Any]:
@@ -364,7 +373,44 @@ class Supervisor:
             self._write_status()
         return {"retried": retried}
 
-    def _accept_cutover(self, options: dict[str, t.Any]) -> dict[str, t.Any]:
+    async def _accept_cutover(self, options: dict[str, t.Any]) -> dict[str, t.Any]:
+        request, told = await self._precheck(options)
+        if told["refused"]:
+            raise MigrationError.from_dict(told["refused"])
+        self._require_waiting()
+        self._requests.put_nowait({**request, "told": told})
+        return {"accepted": now(), **told}
+
+    async def _precheck(self, given: dict[str, t.Any]) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
+        """The options of a cutover, and what speaks for and against it now: ``checks``, ``forecast_seconds`` (of the pause), ``forecast``
+        by database and phase, ``latency_seconds``, and ``refused``, the error that it would be refused with.
+
+        :raises CutoverAborted: the migration is not at that point.
+        """
+        self._require_waiting()
+        options: dict[str, t.Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        wanted = dataclasses.replace(self._spec.cutover, **options)
+        check_cutover(wanted)
+        latencies = {name: database.progress.present().get("latency_seconds") for name, database in self._databases.items()}
+        plain, began = dataclasses.asdict(wanted), time.monotonic()
+        answers = await asyncio.gather(*(self._ask(name, "precheck", options=plain) for name in self._databases))
+        known = [seconds for seconds in latencies.values() if seconds is not None]
+        latency = max(known) if len(known) == len(latencies) else None
+        checks = [check for answer in answers for check in answer["checks"]]
+        forecast = total([answer["forecast"] for answer in answers], latency)
+        refused = judge(wanted, checks, latencies, forecast)
+        told = {
+            "checks": checks,
+            "forecast": {name: answer["forecast"] for name, answer in zip(self._databases, answers, strict=True)},
+            "forecast_seconds": forecast,
+            "latency_seconds": latency,
+            "limit_seconds": wanted.max_pause,
+            "seconds": round(time.monotonic() - began, 3),
+            "refused": refused.to_dict() if refused else None,
+        }
+        return options, told
+
+    def _require_waiting(self) -> None:
         record = self._catalogue.get(self._paths.key) or {}
         held = first_error(self._databases.values())
         if held is not None:
@@ -380,20 +426,6 @@ class Supervisor:
                 code="PGM5001",
                 hint="Wait until the playbook migrate reports WaitingForCutoverTrigger.",
             )
-        with contextlib.suppress(KeyError):
-            options["release"] = tuple(options["release"])
-        wanted = dataclasses.replace(self._spec.cutover, **options)
-        for database in self._databases.values():
-            latency = database.progress.present().get("latency_seconds")
-            if not wanted.force and (latency is None or latency > wanted.max_latency):
-                shown = "not known" if latency is None else f"{latency:.1f} s"
-                raise CutoverAborted(
-                    f"Cutover refused: the latency of {database.name} is {shown}, allowed are {wanted.max_latency:.1f} s.",
-                    code="PGM5002",
-                    hint="Stop or slow the writers until it has fallen, or set cutover.force.",
-                )
-        self._requests.put_nowait(options)
-        return {"accepted": now()}
 
 
 class _ValidationFailed(MigrationError):

@@ -8,23 +8,28 @@ It can be killed at any moment and started again: what is done is read from the 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
+import time
 import typing as t
 
 from ..changes.ddl import FILE, Baseline, refusal
 from ..changes.heartbeat import Heartbeat
 from ..changes.quiet import validate_restored
 from ..cutover.completion import complete_database, emit_marker
+from ..cutover.precheck import precheck_database
 from ..cutover.proof import ProofSnapshots
-from ..errors import CutoverAborted, MigrationError
+from ..cutover.silence import changes_between
+from ..errors import CutoverAborted, MigrationError, StreamError
 from ..migration.ledger import Ledger
 from ..migration.paths import MigrationPaths
 from ..postgres.identifiers import object_name
 from ..postgres.session import connect
 from ..snapshot.basecopy import BaseCopy, CopyJob, Snapshot
+from ..source.plugin import PluginChoice
 from ..source.publication import drop_publication
 from ..source.slot import drop_slot
-from ..spec import MigrationSpec
+from ..spec import CutoverOptions, MigrationSpec
 from ..verify.compare import verify_database
 from .follow import Follower
 from .holder import SnapshotDesk
@@ -43,6 +48,8 @@ class Worker:
         self._follower: Follower | None = None
         self._failure: MigrationError | None = None
         self._proof: ProofSnapshots | None = None
+        self._choice: PluginChoice | None = None
+        self._drained = 0
         self._baseline = Baseline(paths.work(database) / FILE)
         link.on("retry", lambda command: self._follower.retry() if self._follower else None)
 
@@ -65,7 +72,7 @@ class Worker:
             self._obey()
             return
         if prepared.choice:
-            choice = prepared.choice
+            self._choice = choice = prepared.choice
             self._link.send(event="slot", slot=prepared.slot, plugin=choice.plugin, reason=choice.reason)
         if prepared.snapshot:
             self._copy(prepared)
@@ -149,7 +156,9 @@ class Worker:
 
     def _obey(self) -> None:
         handlers: dict[str, t.Callable[[dict[str, t.Any]], dict[str, t.Any]]] = {
+            "precheck": self._precheck,
             "drain": self._drain,
+            "silence": self._silence,
             "resume": self._resume,
             "complete": self._complete,
             "verify": self._verify,
@@ -170,6 +179,24 @@ class Worker:
             if name == "finish":
                 return
 
+    def _precheck(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """What a cutover needs of this database, and how long it would take; nothing is held or changed."""
+        options = CutoverOptions(**command["options"])
+        messages = bool(self._choice and self._choice.messages)
+        return precheck_database(self._spec, self._database, options, messages=messages, probe=self._probe)
+
+    def _probe(self, timeout: float) -> float | None:
+        """Seconds that a marker takes from the source to the target, None if it did not come in time."""
+        if self._follower is None or self._follower.held:
+            return None
+        began, token = time.monotonic(), secrets.token_hex(8)
+        lsn = emit_marker(self._spec, self._database, token)
+        try:
+            self._follower.stream.wait_marker(token, lsn, timeout)
+        except StreamError:
+            return None
+        return round(time.monotonic() - began, 3)
+
     def _drain(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """Write our marker on the source and wait until the target has all that was committed before it (law 10)."""
         if self._follower is None:
@@ -185,7 +212,17 @@ class Worker:
         stream.hold_at(token)
         lsn = emit_marker(self._spec, self._database, token)
         position = stream.wait_marker(token, lsn, float(command["timeout"]))
+        self._drained = position.end_lsn
         return {"marker": lsn, "end_lsn": position.end_lsn, "commit_time": str(position.commit_time)}
+
+    def _silence(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """How much was committed on the source since the marker; None where the stream cannot tell."""
+        if self._choice is None or not self._choice.messages:
+            return {"changes": None}
+        since, token = str(command["since"]), str(command["token"])
+        emit_marker(self._spec, self._database, token)
+        spool, plugin = self._paths.spool(self._database), self._choice.plugin
+        return {"changes": changes_between(spool, self._drained, since, token, plugin, float(command["timeout"]))}
 
     def _resume(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """The cutover was given back: apply what comes after the marker too."""

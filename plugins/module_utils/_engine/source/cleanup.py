@@ -58,12 +58,15 @@ def find_ours(endpoint: Endpoint, database: str | None = None, *, key: str | Non
     return sorted(sessions + slots + publications)
 
 
-def remove_ours(endpoint: Endpoint, key: str | None = None, *, database: str | None = None, seconds: float = SECONDS) -> list[Leftover]:
+def remove_ours(
+    endpoint: Endpoint, key: str | None = None, *, database: str | None = None, only: Leftover | None = None, seconds: float = SECONDS
+) -> list[Leftover]:
     """Remove what :func:`find_ours` finds and answer with what is gone: sessions end first, then slots and publications go.
 
+    :param only: this alone.
     :raises MigrationError: PGM1213 naming what could not be removed; all the rest is removed before.
     """
-    found = find_ours(endpoint, database, key=key)
+    found = [only] if only else find_ours(endpoint, database, key=key)
     removed: list[Leftover] = []
     refused: dict[Leftover, str] = {}
 

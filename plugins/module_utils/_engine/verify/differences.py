@@ -129,7 +129,7 @@ def _describe(pair: Pair, columns: t.Sequence[str], item: _Open, source: Values,
             pair_of_texts = (ours[0][position], theirs[0][position])
             if pair_of_texts[0] == pair_of_texts[1]:  # such as two NaN of different bits inside a point
                 pair_of_texts = (ours[1][position], theirs[1][position])
-            left[name], right[name] = _clip_pair(*pair_of_texts)
+            left[name], right[name] = clip_pair(*pair_of_texts)
     return Difference(item.kind, key, left, right)
 
 
@@ -139,7 +139,7 @@ def _clip(value: str | None, start: int = 0) -> str | None:
     return ("..." if start else "") + value[start : start + SHOWN] + f"... ({len(value)} characters)"
 
 
-def _clip_pair(source: str | None, target: str | None) -> tuple[str | None, str | None]:
+def clip_pair(source: str | None, target: str | None) -> tuple[str | None, str | None]:
     """Both values, clipped so that their first difference is seen."""
     if source is None or target is None:
         return _clip(source), _clip(target)

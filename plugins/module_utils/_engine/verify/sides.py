@@ -79,6 +79,10 @@ class Side:
         query = f"SELECT oid FROM pg_class WHERE relkind = 'r' AND relfilenode <> 0 AND {changed}"
         return {int(row[0]) for row in self.leader.execute(query)}
 
+    def present(self) -> None:
+        """Leave the snapshot: from now on the first session sees the present moment with each statement."""
+        self.leader.execute("ROLLBACK")
+
     def session(self) -> psycopg.Connection[t.Any]:
         """One more session under the same snapshot; the caller closes it."""
         conn = self._connect()

@@ -1,0 +1,95 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""For tests of the cutover: what a fence may change on a source, leading the writers on, and holding a cutover at one of its phases."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import typing as t
+from pathlib import Path
+
+import psycopg
+import servers as lab
+import workload as writers
+from host import Host
+
+VIEW = "public.held_view"
+
+
+def state_of(source: lab.Server, database: str) -> t.Any:
+    """What a fence may change on the source: rights, settings, locks of ours."""
+    with source.connect() as conn:
+        acl = conn.execute("SELECT datacl::text FROM pg_database WHERE datname = %s", [database]).fetchone()
+        settings = conn.execute(
+            "SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = %s", [database]
+        ).fetchall()
+        locks = conn.execute(
+            "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE mode = 'ExclusiveLock' AND locktype = 'relation'"
+            " AND application_name LIKE 'pgops%'"
+        ).fetchone()
+    # the order of its parts means nothing, and GRANT writes the default out
+    return frozenset(str(acl[0] or "{=Tc/app,app=CTc/app}").strip("{}").split(",")), settings, locks
+
+
+def lead(folder: Path, target: lab.Server, database: str) -> list[str]:
+    """A release command that leads writers, who read their connection string in ``folder/dsn``, to the target."""
+    there = folder / "there"
+    writers.point_at(there, target.dsn(database))
+    return ["cp", str(there), str(folder / "dsn")]
+
+
+def prepare_hold(source: lab.Server, database: str) -> None:
+    """A materialized view, by which :func:`held` can stop a cutover."""
+    source.execute(f"CREATE MATERIALIZED VIEW {VIEW} AS SELECT 1 AS one; ALTER MATERIALIZED VIEW {VIEW} OWNER TO app", database)
+
+
+@contextlib.contextmanager
+def held(
+    host: Host, key: str, target: lab.Server, database: str, phase: str, request: t.Callable[[str], t.Any] | None = None
+) -> t.Iterator[t.Callable[[], None]]:
+    """Ask for a cutover, which will stay at ``phase``; inside the block it is there. The value given lets it go on."""
+    receiver = _receiver(host, key, database)
+    with contextlib.closing(target.connect(database)) as conn:
+        if phase in ("complete", "confirm"):  # REFRESH waits for the view
+            conn.execute("BEGIN")
+            conn.execute(f"SELECT FROM {VIEW}")
+        if phase == "drain":  # the marker does not come
+            os.kill(receiver, signal.SIGSTOP)
+        (request or host.manager.request_cutover)(key)
+        try:
+            _until(host, key, "complete" if phase == "confirm" else phase)
+            if phase == "confirm":
+                os.kill(receiver, signal.SIGSTOP)
+                conn.execute("ROLLBACK")
+                _until(host, key, "confirm")
+
+            def go_on() -> None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(receiver, signal.SIGCONT)
+                with contextlib.suppress(psycopg.Error):
+                    conn.execute("ROLLBACK")
+
+            yield go_on
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(receiver, signal.SIGCONT)
+
+
+def _receiver(host: Host, key: str, database: str) -> int:
+    found = subprocess.run(
+        ["pgrep", "-f", f"{host.home}.*receive.*--migration {key} --database {database}"], capture_output=True, text=True, check=True
+    )
+    return int(found.stdout.split()[0])
+
+
+def _until(host: Host, key: str, phase: str, seconds: float = 20.0) -> None:
+    """Look until the cutover is at ``phase``."""
+    limit = time.monotonic() + seconds
+    while (seen := host.manager.status(key) or {}).get("cutover_phase") != phase:
+        if time.monotonic() > limit or seen["cutover"]:
+            raise AssertionError(f"the cutover did not come to {phase}: {seen.get('cutover_phase')} {seen['cutover']}\n{host.log(key)}")
+        time.sleep(0.02)
