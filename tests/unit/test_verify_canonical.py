@@ -65,7 +65,7 @@ def test_without_a_key_nothing_is_different_only_missing_or_extra() -> None:
 
 
 def test_long_values_are_clipped_around_their_first_difference() -> None:
-    left, right = differences._clip_pair("a" * 1000 + "b", "a" * 1000 + "c")
+    left, right = differences.clip_pair("a" * 1000 + "b", "a" * 1000 + "c")
     assert left is not None and right is not None and left != right and len(left) < 300
     assert differences._clip("x" * 500) == "x" * 200 + "... (500 characters)"
     assert differences._clip(None) is None
