@@ -147,7 +147,7 @@ statements:
   type: list
   elements: str
 instructions:
-  description: For a provider's server, how its owner sets each of RV(parameters).
+  description: How the owner of the server sets each of RV(parameters) by hand, on a provider's server with the provider's means.
   returned: success
   type: list
   elements: dict
@@ -289,7 +289,7 @@ def present(module: MigrationModule, endpoint: Endpoint, conn: t.Any, memory: Me
         restart_required=any(change.restart for change in changes),
         reload_required=any(not change.restart for change in changes),
         statements=[step.statement for step in steps],
-        instructions=instructions(changes, profile) if profile.managed else [],
+        instructions=instructions(changes, profile),
         include_text=include_text(changes, read_settings(conn)),
         files=server_files(conn),
     )
