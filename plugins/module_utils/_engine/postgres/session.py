@@ -149,7 +149,17 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (
         "tcp",
-        ("refused", "timeout", "timed out", "no route to host", "unreachable", "connection failed", "could not connect", "server closed"),
+        (
+            "refused",
+            "timeout",
+            "timed out",
+            "no route to host",
+            "unreachable",
+            "connection failed",
+            "could not connect",
+            "connect call failed",
+            "server closed",
+        ),
         "Check address, port, firewall and that the server listens there.",
     ),
 )
