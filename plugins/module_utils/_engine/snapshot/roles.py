@@ -64,7 +64,8 @@ def plan_roles(spec: MigrationSpec, source: psycopg.Connection[t.Any], target: p
     for name, superuser, owns in needed:
         special = superuser or profile.is_provider_role(name)
         if name not in there:
-            if not special:
+            ours = name == spec.source.user and not owns  # the globals leave the migration's own login behind
+            if not special and not ours:
                 missing.append(name)
             absent.add(name)
             unowned.add(name)
