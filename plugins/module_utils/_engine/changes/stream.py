@@ -243,9 +243,10 @@ class ChangeStream:
                     assembler.add(block.body, block.count)
                 batch = assembler.take()
                 while batch is not None:
+                    parts = lanes.prepare(batch)  # which nets what was gathered: only now all is counted
                     with self._changed:
                         _add(self._coming, batch.counts)
-                    if not _put(prepared, Prepared(batch, lanes.prepare(batch)), give_up):
+                    if not _put(prepared, Prepared(batch, parts), give_up):
                         return
                     batch = assembler.take()
         finally:
