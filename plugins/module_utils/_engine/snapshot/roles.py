@@ -22,10 +22,13 @@ _NEEDED = """
     SELECT r.rolname::text, r.rolsuper, bool_or(n.deptype = 'o')
       FROM (SELECT refobjid, deptype FROM pg_shdepend
              WHERE refclassid = 'pg_authid'::regclass AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+               AND (classid = to_regclass('pg_catalog.pg_publication')
+                    AND (pg_identify_object(classid, objid, 0)).identity LIKE 'pgm\\_%') IS NOT TRUE
             UNION ALL SELECT 10, 'o') n
       JOIN pg_roles r ON r.oid = n.refobjid
      GROUP BY 1, 2 ORDER BY 1"""
-"""Owners, grantees and roles in policies. The bootstrap superuser (OID 10) is pinned and never listed."""
+"""Owners, grantees and roles in policies; our own publication does not count (10 and later have them). The bootstrap superuser (OID 10) is
+pinned and never listed."""
 
 _OWNERS = f"""
     SELECT DISTINCT n.nspname::text, pg_get_userbyid(o.owner)::text
