@@ -70,13 +70,13 @@ PASSWORDS: dict[int, str] = {}
 """Port of a server to the password of its migration role."""
 
 
-def describe(source: lab.Server, target: lab.Server, name: str, databases: t.Sequence[str], /, **overrides: t.Any) -> dict[str, t.Any]:
+def describe(origin: lab.Server, destination: lab.Server, name: str, databases: t.Sequence[str], /, **overrides: t.Any) -> dict[str, t.Any]:
     """The dict ``pg_migration`` of an inventory for these servers."""
     ends: dict[str, dict[str, t.Any]] = {
-        "source": {"type": "on_premises", "user": "migrator", **_address(source), **overrides.pop("source", {})},
-        "target": {"type": "self_managed", "user": "admin", **_address(target), **overrides.pop("target", {})},
+        "source": {"type": "on_premises", "user": "migrator", **_address(origin), **overrides.pop("source", {})},
+        "target": {"type": "self_managed", "user": "admin", **_address(destination), **overrides.pop("target", {})},
     }
-    defaults: dict[str, t.Any] = {"mode": "online", "copy": {"bindir": str(max(source, target, key=lambda s: s.major).bindir)}}
+    defaults: dict[str, t.Any] = {"mode": "online", "copy": {"bindir": str(max(origin, destination, key=lambda s: s.major).bindir)}}
     return {"name": name, "databases": list(databases), **defaults, **ends, **overrides}
 
 

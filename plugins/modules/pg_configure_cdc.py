@@ -251,7 +251,7 @@ class Memory:
         self._path = home / "sources" / (re.sub(r"[^A-Za-z0-9.-]", "_", f"{host}_{port}") + ".json")
         kept = read_json(self._path) or {}
         self.parameters: dict[str, str | None] = kept.get("parameters", {})
-        self.undo: list[tuple[str, str]] = [(database, statement) for database, statement in kept.get("undo", [])]
+        self.undo: list[tuple[str, str]] = [(str(pair[0]), str(pair[1])) for pair in kept.get("undo", [])]
 
     def keep_parameters(self, restore: t.Mapping[str, str | None]) -> None:
         """Remember former values; the first ones count."""

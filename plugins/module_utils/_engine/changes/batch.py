@@ -48,7 +48,7 @@ class TableSet:
 
     def row(self, row: Row | Raw) -> Row:
         """``row`` as a tuple of its values."""
-        return row if type(row) is tuple else tuple(t.cast(Shape, self.shape).values(row))
+        return row if isinstance(row, tuple) else tuple(t.cast(Shape, self.shape).values(row))
 
     def settle(self) -> None:
         """Make tuples of all rows."""

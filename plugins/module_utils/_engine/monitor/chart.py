@@ -19,7 +19,7 @@ POINTS = 120
 GAP = 4
 """A pause of so many times the usual distance is a gap in the curve: the service did not run."""
 
-Point = t.Tuple[float, float | None]
+Point = t.Tuple[float, "float | None"]
 Show = t.Callable[[float], str]
 
 

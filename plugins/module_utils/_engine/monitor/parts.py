@@ -47,7 +47,7 @@ def folded(key: str, items: t.Sequence[t.Any], most: int, render: t.Callable[[t.
     return join([render(items[:most]), rest])
 
 
-def bar(share: float | None, color: str) -> Html:
+def filled_bar(share: float | None, color: str) -> Html:
     """A bar filled to ``share`` (0 to 1)."""
     width = 0.0 if share is None else min(1.0, max(0.0, share))
     return el("span", el("i", style=f"width:{100 * width:.1f}%"), cls=f"bar {color}")
@@ -111,7 +111,9 @@ def copied_bar(figures: t.Mapping[str, t.Any]) -> Html | None:
     if figures.get("phase") == "copying" and figures.get("rate_bytes_per_second") and done < int(total):
         words += f" · {human_bytes(figures['rate_bytes_per_second'])}/s"
         words += f" · {human_seconds(figures['eta_seconds'])} left" if figures.get("eta_seconds") else ""
-    return el("div", bar(done / int(total), "green" if done >= int(total) else "blue"), el("span", words, cls="small mute"), cls="done")
+    return el(
+        "div", filled_bar(done / int(total), "green" if done >= int(total) else "blue"), el("span", words, cls="small mute"), cls="done"
+    )
 
 
 def tables(status: Status) -> list[Html]:
@@ -157,7 +159,7 @@ def _table_row(row: t.Mapping[str, t.Any]) -> list[Cell]:
         done = int(row.get("done") or 0)
         share = done / size if size else float(state == "complete")
         words = human_bytes(size) if state == "complete" else f"{state} · {human_bytes(done)} of {human_bytes(size)}"
-        copied = el("div", bar(share, _COLOR.get(state, "blue")), el("span", words, cls="small mute"), cls="done")
+        copied = el("div", filled_bar(share, _COLOR.get(state, "blue")), el("span", words, cls="small mute"), cls="done")
     counts = [count(row.get(key)) for key in ("inserts", "updates", "deletes")]
     return [row["label"], copied, count(row.get("rows")), *counts, _verdict(row.get("verified"))]
 
@@ -180,7 +182,8 @@ def cutover(status: Status) -> Html | None:
     phases = done.get("phases") or []
     longest = max([float(phase["seconds"]) for phase in phases] or [0.0]) or 1.0
     rows: list[list[Cell]] = [
-        [str(p["name"]), bar(float(p["seconds"]) / longest, "violet"), human_seconds(float(p["seconds"])), str(p["text"])] for p in phases
+        [str(p["name"]), filled_bar(float(p["seconds"]) / longest, "violet"), human_seconds(float(p["seconds"])), str(p["text"])]
+        for p in phases
     ]
     facts = []
     if done.get("pause_seconds") is not None:

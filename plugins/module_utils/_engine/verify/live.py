@@ -31,7 +31,7 @@ ROUNDS = 8
 Settle = t.Callable[[], None]
 """Returns when the target has everything that was committed on the source before the call."""
 
-Key = t.Tuple[str | None, ...]
+Key = t.Tuple["str | None", ...]
 
 
 @dataclasses.dataclass(frozen=True)
