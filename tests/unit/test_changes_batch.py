@@ -49,7 +49,7 @@ class Tables:
         self.table = table
 
     def truncated(self, event: Truncate, commit_lsn: int) -> list[TargetTable]:
-        return [self.table] if commit_lsn >= self.table.start_lsn else []
+        return [self.table for dummy in event.relations if commit_lsn >= self.table.start_lsn]
 
     def bind(self, shape: Shape) -> Binding:
         shape.binding = Binding(self.table, shape, bare_bytea=False)
