@@ -48,8 +48,8 @@ class Tables:
     def __init__(self, table: TargetTable) -> None:
         self.table = table
 
-    def get(self, schema: str, name: str) -> TargetTable:
-        return self.table
+    def truncated(self, event: Truncate, commit_lsn: int) -> list[TargetTable]:
+        return [self.table for dummy in event.relations if commit_lsn >= self.table.start_lsn]
 
     def bind(self, shape: Shape) -> Binding:
         shape.binding = Binding(self.table, shape, bare_bytea=False)

@@ -358,8 +358,7 @@ class Batch:
         content.insert(new_key, whole)
 
     def _truncate(self, event: Truncate, commit_lsn: int) -> None:
-        found = [self._tables.get(schema, name) for schema, name in event.relations]
-        tables = [table for table in found if table is not None and commit_lsn >= table.start_lsn]
+        tables = self._tables.truncated(event, commit_lsn)
         if not tables:
             return
         for table in tables:

@@ -15,6 +15,7 @@ from ..errors import StreamError
 from ..migration.ledger import Ledger
 from ..postgres.drivers import psycopg
 from ..postgres.lsn import parse_lsn
+from ..postgres.session import connect
 from ..spec import MigrationSpec
 from .apply import Applier, Moved, Position
 from .batch import Batch
@@ -22,6 +23,7 @@ from .partition import TOGETHER, Part, Partition
 from .quiet import let_rest, replica_role
 from .rows import transient
 from .tables import TargetTables
+from .trees import Trees, read_trees
 
 
 class NeedsOrder(Exception):
@@ -57,7 +59,7 @@ class Lanes:
         ledger = Ledger(first.conn)
         starts = ledger.start_lsns()
         self.start_lsn = min(starts.values(), default=0)
-        self.tables = TargetTables(first.conn, starts, bare_bytea=bare_bytea)
+        self.tables = TargetTables(first.conn, starts, bare_bytea=bare_bytea, source_trees=self._source_trees)
         label = self._spec.target.label(self._database)
         self.resting = let_rest(first.conn, self.tables, self._refused, label)
         """What was taken back for the time of the stream, for people."""
@@ -75,6 +77,10 @@ class Lanes:
         self._level_at = ends[-1] if self.borders else 0
         self._unwanted = bool(self.borders) and (len(positions) != lanes or sorted(layout.divided) != divisible)
         self.position = min(positions, key=lambda position: position.end_lsn)
+
+    def _source_trees(self) -> Trees:
+        with connect(self._spec.source, self._database, purpose="partitions") as conn:
+            return read_trees(conn)
 
     def _connect(self, lane: int) -> Applier:
         made = Applier(self._spec, self._database, lane)

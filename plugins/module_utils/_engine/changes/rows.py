@@ -95,8 +95,7 @@ class RowApplier:
 
     def truncate(self, event: Truncate, commit_lsn: int) -> None:
         """One TRUNCATE."""
-        found = [self._tables.get(schema, name) for schema, name in event.relations]
-        tables = [table for table in found if table is not None and commit_lsn >= table.start_lsn]
+        tables = self._tables.truncated(event, commit_lsn)
         self._pipe.send(sql.truncate(tables, event.restart_identity))
 
     def in_order(self, events: t.Iterable[Placed]) -> None:

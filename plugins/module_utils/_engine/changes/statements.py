@@ -120,8 +120,10 @@ def by_text(table: TargetTable, names: t.Sequence[str], nulls: t.Sequence[bool],
                 f'x.{quote_ident(name)} IS NOT NULL AND pg_catalog.concat(x.{quote_ident(name)}) = (${number}::text) COLLATE "C"'
             )
             number += 1
-    found = f"SELECT x.ctid FROM {table.only}{table.qualified} AS x WHERE {' AND '.join(conditions) or 'true'} LIMIT 1"
-    return f"t.ctid = ({found})"
+    found = f"FROM {table.only}{table.qualified} AS x WHERE {' AND '.join(conditions) or 'true'} LIMIT 1"
+    if table.partitioned:  # each leaf has a row at each ctid
+        return f"(t.tableoid, t.ctid) = (SELECT x.tableoid, x.ctid {found})"
+    return f"t.ctid = (SELECT x.ctid {found})"
 
 
 def truncate(tables: t.Sequence[TargetTable], restart_identity: bool) -> str:

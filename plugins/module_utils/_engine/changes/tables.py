@@ -14,7 +14,8 @@ from ..errors import StreamError
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA, quote_ident, quote_qualified
-from .events import Shape
+from .events import Shape, Truncate
+from .trees import Routes, Trees, read_trees
 
 BYTEA = 17
 INTEGERS = (20, 21, 23, 26)
@@ -97,10 +98,10 @@ class Binding:
         "raw",
     )
 
-    def __init__(self, table: TargetTable, shape: Shape, *, bare_bytea: bool) -> None:
+    def __init__(self, table: TargetTable, shape: Shape, *, bare_bytea: bool, start_lsn: int | None = None) -> None:
         self.table = table
         self.oid = table.oid
-        self.start_lsn = table.start_lsn
+        self.start_lsn = table.start_lsn if start_lsn is None else start_lsn
         unknown = [c for c in shape.columns if c not in table.index and c not in table.generated]
         if unknown:
             raise StreamError(
@@ -154,10 +155,20 @@ class TargetTables:
     """All tables of the target's database by schema and name.
 
     :param start_lsns: qualified name of a table to the LSN from which the stream applies to it (law 8).
+    :param source_trees: reads the partition trees of the source; called only if the stream names a partition, or a table that is missing.
     """
 
-    def __init__(self, conn: psycopg.Connection[t.Any], start_lsns: t.Mapping[str, int], *, bare_bytea: bool) -> None:
+    def __init__(
+        self,
+        conn: psycopg.Connection[t.Any],
+        start_lsns: t.Mapping[str, int],
+        *,
+        bare_bytea: bool,
+        source_trees: t.Callable[[], Trees],
+    ) -> None:
         self._bare_bytea = bare_bytea
+        self._starts = start_lsns
+        self._routes = Routes(read_trees(conn), source_trees)
         primary = _primary_keys(conn)
         operators = _key_operators(conn)
         loose = _loose_indexes(conn)
@@ -172,12 +183,17 @@ class TargetTables:
         self._ignored = _without_rows(conn)
 
     def get(self, schema: str, name: str) -> TargetTable | None:
-        """The table, or None where its changes are rightly left alone: a materialized view, our own schema, a table of an extension.
+        """The table that takes the rows of the source's table of this name: the one of the same name, or, where partitions differ, what
+        :class:`.trees.Routes` says. None where its changes are rightly left alone: a materialized view, our own schema, a table of an
+        extension.
 
         :raises StreamError: PGM4021 if the target has no such table.
         """
-        table = self._tables.get((schema, name))
-        if table is None and schema != SCHEMA and (schema, name) not in self._ignored:
+        if schema == SCHEMA or (schema, name) in self._ignored:
+            return None
+        found = self._routes.route((schema, name), self._tables)
+        table = None if found is None else self._tables[found]
+        if table is None:
             raise StreamError(
                 f"The source changed the table {schema}.{name}, which the target does not have.",
                 code="PGM4021",
@@ -195,8 +211,36 @@ class TargetTables:
         table = self.get(shape.schema, shape.name)
         if table is None:
             return None
-        shape.binding = Binding(table, shape, bare_bytea=self._bare_bytea)
+        start = self._start(shape.schema, shape.name, table)
+        shape.binding = Binding(table, shape, bare_bytea=self._bare_bytea, start_lsn=start)
         return t.cast(Binding, shape.binding)
+
+    def _start(self, schema: str, name: str, table: TargetTable) -> int:
+        """The copy was of the source's tables: its LSN is that of the leaf where it has one."""
+        return self._starts.get(quote_qualified(schema, name), table.start_lsn)
+
+    def truncated(self, event: Truncate, commit_lsn: int) -> list[TargetTable]:
+        """The tables to empty for a TRUNCATE of the transaction whose commit record starts at ``commit_lsn``.
+
+        :raises StreamError: PGM4021; PGM4027 for a leaf whose rows are not a table of their own on the target.
+        """
+        emptied = set(event.relations)
+        found: dict[int, TargetTable] = {}
+        for schema, name in event.relations:
+            table = self.get(schema, name)
+            if table is None or commit_lsn < self._start(schema, name, table):
+                continue
+            into = (table.schema, table.name)
+            if into != (schema, name) and not self._routes.whole(into, emptied):
+                raise StreamError(
+                    f"The source's partition {schema}.{name} was emptied (TRUNCATE). On the target its rows are among those of"
+                    f" {table.label}, which is divided otherwise, so this cannot be repeated there.",
+                    code="PGM4027",
+                    hint=f"Divide {table.qualified} on the target as on the source; the stream then goes on with this TRUNCATE.",
+                    details={"table": f"{schema}.{name}", "into": table.label},
+                )
+            found[table.oid] = table
+        return list(found.values())
 
     def __iter__(self) -> t.Iterator[TargetTable]:
         return iter(self._tables.values())
