@@ -132,7 +132,7 @@ def refusal(changes: t.Sequence[Change], server: str) -> StreamError:
     return StreamError(
         f"DDL on {server} while its changes are streamed: {say(changes)}.",
         code="PGM4050",
-        hint="Cancel the migration and start it again, or undo the DDL and run the playbook migrate; see changes.on_ddl.",
+        hint="Run the playbook cleanup and start again, or undo the DDL and run the playbook migrate; see changes.on_ddl.",
         server=server,
         details={"tables": [{"table": c.label, "change": c.kind, "text": c.text} for c in changes]},
     )

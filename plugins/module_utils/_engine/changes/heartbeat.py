@@ -164,7 +164,7 @@ class Heartbeat(threading.Thread):
             raise StreamError(
                 f"{self._label} has removed WAL that the slot {self._slot} needs: changes are lost.",
                 code="PGM4002",
-                hint="Raise max_slot_wal_keep_size, cancel the migration and start it again.",
+                hint="Raise max_slot_wal_keep_size, run the playbook cleanup and start again.",
                 server=self._label,
             )
         warning = f"The source is about to remove WAL that the slot {self._slot} needs (wal_status {status}, max_slot_wal_keep_size)."
@@ -182,7 +182,7 @@ class Heartbeat(threading.Thread):
                 f"The slot {self._slot} held {retained} bytes of WAL on {self._label}, more than changes.max_retained_wal_bytes"
                 f" ({limit}): it was dropped so that the source's disk does not fill.",
                 code="PGM4006",
-                hint="Find out why the stream lagged, raise the limit if the source has room, cancel the migration and start it again.",
+                hint="Find out why the stream lagged, raise the limit if the source has room, run the playbook cleanup and start again.",
                 server=self._label,
                 details={"retained_wal_bytes": retained, "limit": limit},
             )

@@ -122,10 +122,12 @@ class Receiver:
             hint = plugin_hint(self._spec.source.user, self._choice.plugin, exc.message)
             return PermissionMissing(said, code="PGM4003", hint=hint, **facts)
         if exc.sqlstate == "42704" and "slot" in exc.message or "does not exist" in exc.message and "slot" in exc.message:
-            return StreamError(said, code="PGM4001", hint="The slot was dropped: cancel the migration and start it again.", **facts)
+            return StreamError(said, code="PGM4001", hint="The slot was dropped: run the playbook cleanup and start again.", **facts)
         lost = ("can no longer get changes", "has already been removed", "invalidated", "exceeded the maximum reserved size")
         if any(words in exc.message for words in lost):
-            hint = "The source removed WAL that the slot needs (max_slot_wal_keep_size): raise it, cancel the migration and start it again."
+            hint = (
+                "The source removed WAL that the slot needs (max_slot_wal_keep_size): raise it, run the playbook cleanup and start again."
+            )
             return StreamError(said, code="PGM4002", hint=hint, **facts)
         if exc.sqlstate in ("22023", "42601", "42P01", "22P02"):
             return StreamError(said, code="PGM4005", hint="See the source's log; the output plugin refused its options.", **facts)
@@ -146,7 +148,7 @@ class Receiver:
                 f"The slot {self._slot} on {self._label} begins at {format_lsn(confirmed)}, the spool in {self._folder} ends at"
                 f" {format_lsn(spooler.durable)}: changes between them are lost.",
                 code="PGM4004",
-                hint="The spool was lost: cancel the migration and start it again.",
+                hint="The spool was lost: run the playbook cleanup and start again.",
             )
         if self._stop.is_set():
             return

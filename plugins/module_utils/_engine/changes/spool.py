@@ -179,7 +179,7 @@ class SpoolReader:
                     f"The spool in {self._folder} begins at {format_lsn(found[0].start)}, but the target needs changes from"
                     f" {format_lsn(wanted)} on.",
                     code="PGM4011",
-                    hint="The spool was lost or belongs to another slot: cancel the migration and start it again.",
+                    hint="The spool was lost or belongs to another slot: run the playbook cleanup and start again.",
                 )
             if not found:
                 return False
@@ -218,7 +218,7 @@ class SpoolReader:
                         raise StreamError(
                             f"Segment {number:08d} of the spool is damaged at byte {self._at} ({torn}).",
                             code="PGM4010",
-                            hint="Check the runtime host's disk; cancel the migration and start it again.",
+                            hint="Check the runtime host's disk; run the playbook cleanup and start again.",
                         ) from torn
                     if not self._open():
                         return None

@@ -145,7 +145,7 @@ def _require_slot(spec: MigrationSpec, database: str, name: str) -> None:
             raise StreamError(
                 f"The replication slot {name} is gone from {spec.source.label(database)}: the changes since are lost.",
                 code="PGM4010",
-                hint="Cancel this migration (playbook pgops.migration.cancel), drop the target database and start a new one.",
+                hint="End this migration with the playbook pgops.migration.cleanup, drop the target database and start a new one.",
                 server=spec.source.label(database),
             )
 

@@ -26,11 +26,13 @@ from ..migration.paths import MigrationPaths
 from ..postgres.identifiers import object_name
 from ..postgres.session import connect
 from ..snapshot.basecopy import BaseCopy, CopyJob, Snapshot
+from ..snapshot.restraint import no_pressure
 from ..source.plugin import PluginChoice
 from ..source.publication import drop_publication
 from ..source.slot import drop_slot
 from ..spec import CutoverOptions, MigrationSpec
 from ..verify.compare import verify_database
+from .brake import Brake
 from .follow import Follower
 from .holder import SnapshotDesk
 from .link import Link
@@ -104,10 +106,12 @@ class Worker:
             return renew_snapshot(self._spec, self._database, choice, self._desk)
 
         over = threading.Event()
+        pressure: t.Callable[[], float] = no_pressure
         try:
             if choice:
-                self._guard(choice.messages, over)
-            BaseCopy(job, self._progress, snapshot.close, self._link.stop, renew if choice else None).run()
+                guard = self._guard(choice.messages, over)
+                pressure = Brake(lambda: guard.pressure, lambda text: self._progress({"warnings": [text]}))
+            BaseCopy(job, self._progress, snapshot.close, self._link.stop, renew if choice else None, pressure).run()
         finally:
             over.set()
         if self._failure:  # the guard's: the source is to be spared
@@ -117,7 +121,7 @@ class Worker:
             with connect(self._spec.target, self._database, purpose="copy") as conn:
                 Ledger(conn).mark_step(COPIED)
 
-    def _guard(self, messages: bool, over: threading.Event) -> None:
+    def _guard(self, messages: bool, over: threading.Event) -> Heartbeat:
         """Watch the source's WAL and tables while rows are copied; what the guard finds stops the copy."""
 
         def watch() -> None:
@@ -128,6 +132,7 @@ class Worker:
 
         heartbeat = Heartbeat(self._spec, self._database, over, messages=messages, report=self._progress, baseline=self._baseline)
         threading.Thread(target=watch, name="guard", daemon=True).start()
+        return heartbeat
 
     # -- change stream
 
