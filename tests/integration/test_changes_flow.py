@@ -36,6 +36,24 @@ def test_idle_source_and_latency(streaming: Start) -> None:
     assert first > stream.start_lsn
 
 
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_latency_where_messages_are_refused(streaming: Start, source: lab.Server, source_database: str, plugin: str) -> None:
+    """The source's position at the beat does what the message cannot: latency is small on an idle source, and grows with a dead stream."""
+    source.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_logical_emit_message(boolean, text, text) FROM PUBLIC", source_database)
+    stream = streaming(plugin, "CREATE TABLE t (id int PRIMARY KEY)", heartbeat=0.3)
+    assert not stream.choice.messages
+    deadline = time.monotonic() + 20
+    while not (stream.stream.latency() or 99.0) < 2:  # type: ignore[union-attr]
+        assert time.monotonic() < deadline, str(stream.reports)
+        time.sleep(0.1)
+    stream.stop.set()
+    for thread in stream.threads:
+        thread.join(10)
+    frozen = stream.stream.latency()  # type: ignore[union-attr]
+    time.sleep(1.2)
+    assert stream.stream.latency() > frozen + 1  # type: ignore[union-attr,operator]
+
+
 def test_lone_commit_within_a_second(streaming: Start) -> None:
     """A lone commit is on the target at once."""
     stream = streaming("pgoutput", "CREATE TABLE t (id int PRIMARY KEY)")

@@ -1,6 +1,8 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
 """The heartbeat: a logical message on the source at a steady pace, so that latency and lag mean something on an idle source too (R91, R92).
+Where messages are refused or do not come through the stream, the source's WAL position at the beat does the same: a target that has
+everything up to it is as young as the beat.
 
 It also measures how far the clocks of source and runtime host are apart and where the source's WAL stands, and it guards: DDL on the
 source (:mod:`.ddl`), and the WAL that our slot holds (law 9). A source that cannot be reached is no error here: latency then grows, as it
@@ -9,6 +11,7 @@ must.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import threading
 import time
@@ -26,6 +29,9 @@ from .ddl import Baseline, read_fingerprint, refusal, say, settled
 
 DDL_SHARE = 20
 """Looking for DDL takes at most one part in so many of the time, however many tables there are."""
+
+BEATS_KEPT = 3600
+"""Beats that the target has not reached yet and that are remembered; of more the oldest go, and latency is then told too large."""
 
 NEAR = 0.8
 """Share of a limit from which on is warned."""
@@ -76,6 +82,14 @@ class Heartbeat(threading.Thread):
         self.paused = ""
         self.error: MigrationError | None = None
         self.pressure = 0.0
+        self._sent: collections.deque[tuple[int, float]] = collections.deque(maxlen=BEATS_KEPT)
+        self._reached = 0.0
+
+    def reached(self, lsn: int) -> float:
+        """The source's time (seconds since 1970) of the latest beat whose position is not after ``lsn``; 0 if there is none yet."""
+        while self._sent and self._sent[0][0] <= lsn:
+            self._reached = self._sent.popleft()[1]
+        return self._reached
 
     def start(self) -> None:
         """Begin. With ``on_ddl: pause`` the first look for DDL is made before anything is applied: a pause outlives the process that
@@ -114,13 +128,17 @@ class Heartbeat(threading.Thread):
         version = conn.info.server_version
         current = "pg_current_wal_lsn" if version >= 100000 else "pg_current_xlog_location"
         if self._messages and version >= 90600:
-            conn.execute("SELECT pg_logical_emit_message(true, %s, '')", [HEARTBEAT])
+            try:
+                conn.execute("SELECT pg_logical_emit_message(true, %s, '')", [HEARTBEAT])
+            except psycopg.errors.InsufficientPrivilege:  # revoked in the meantime; the guards must go on
+                self._messages = False
         before = time.time()
         row = conn.execute(f"SELECT extract(epoch FROM clock_timestamp())::float8, {current}()::text").fetchone()
         after = time.time()
         if row is not None:
             self.clock_offset = float(row[0]) - (before + after) / 2
             self.source_lsn = parse_lsn(row[1])
+            self._sent.append((self.source_lsn, float(row[0])))
             self.beats += 1
 
     def _warn(self, about: str, text: str) -> None:

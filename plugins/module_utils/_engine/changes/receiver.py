@@ -69,7 +69,7 @@ class Receiver:
         self._applied = 0
         self._is_pgoutput = choice.plugin == "pgoutput"
         self._incoming = 0
-        self._next_report = self._next_feedback = self._next_keepalive = 0.0
+        self._next_report = self._next_feedback = self._next_keepalive = self._next_advance = 0.0
         self._feedback_interval = FEEDBACK_INTERVAL
         self._failures = 0
         self._label = spec.source.label(database)
@@ -233,8 +233,9 @@ class Receiver:
         if chunk.messages:
             self._incoming += chunk.messages
             self._failures = 0
-        elif chunk.safe <= spooler.written or not chunk.reply and now < self._next_keepalive:
+        elif chunk.safe <= spooler.written or not chunk.reply and now < self._next_advance:
             return
+        self._next_advance = now + KEEPALIVE_INTERVAL / 2  # the answers to what we ask each interval count, a flood of others does not
         spooler.put(chunk)
 
     def _feedback(self, stream: WalStream, spooler: Spooler, now: float) -> None:

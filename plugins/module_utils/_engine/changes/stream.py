@@ -329,11 +329,11 @@ class ChangeStream:
         """Age of the last source commit that the target has (seconds, by the source's clock); None if none is known. It grows while nothing
         comes, whatever the reason: there is no false zero."""
         stamp = self._position.commit_time
-        if not stamp:
-            return None
-        text = stamp + ":00" if len(stamp) > 3 and stamp[-3] in "+-" else stamp
-        committed = datetime.datetime.fromisoformat(_padded(text)).timestamp()
-        return round(max(0.0, time.time() + self._heartbeat.clock_offset - committed), 3)
+        known = self._heartbeat.reached(self._position.end_lsn)
+        if stamp:
+            text = stamp + ":00" if len(stamp) > 3 and stamp[-3] in "+-" else stamp
+            known = max(known, datetime.datetime.fromisoformat(_padded(text)).timestamp())
+        return round(max(0.0, time.time() + self._heartbeat.clock_offset - known), 3) if known else None
 
 
 def _add(totals: dict[str, list[int]], counts: dict[str, list[int]], times: int = 1) -> None:

@@ -8,11 +8,13 @@ brought level after the drain, while nobody writes.
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from ..changes.assemble import MARKER
 from ..changes.quiet import restore
 from ..errors import CutoverAborted
+from ..postgres.drivers import psycopg
 from ..postgres.lsn import parse_lsn
 from ..postgres.selection import Selection
 from ..postgres.session import connect, server_errors
@@ -26,14 +28,15 @@ def emit_marker(spec: MigrationSpec, database: str, token: str) -> int:
     """Write our marker into the source's WAL and return the WAL position after it.
 
     The message is transactional: it comes through the stream in commit order, behind all that was committed before. On servers
-    whose stream carries no messages the position alone is the marker.
+    whose stream carries no messages, or that refuse them, the position alone is the marker.
     """
     with (
         connect(spec.source, database, purpose="cutover") as conn,
         server_errors("write the cutover marker", spec.source, database, kind=CutoverAborted),
     ):
         modern = conn.info.server_version >= 100000
-        conn.execute("SELECT pg_logical_emit_message(true, %s, %s)", [MARKER, token])
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
+            conn.execute("SELECT pg_logical_emit_message(true, %s, %s)", [MARKER, token])
         where = "pg_current_wal_insert_lsn()" if modern else "pg_current_xlog_insert_location()"
         row = conn.execute(f"SELECT {where}::text").fetchone()
         return parse_lsn(row[0]) if row else 0

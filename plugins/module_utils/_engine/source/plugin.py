@@ -57,7 +57,7 @@ def choose_plugin(endpoint: Endpoint, database: str, wanted: str = "auto") -> Pl
                 raise MigrationError(
                     f"pgoutput needs PostgreSQL 10; {endpoint.label(database)} is older.", code="PGM1206", hint="Use wal2json."
                 )
-            return _pgoutput(version, "asked for")
+            return _pgoutput(conn, "asked for")
         if wanted not in ("auto", "wal2json"):
             raise MigrationError(
                 f"The output plugin {wanted} cannot be read without loss.", code="PGM1206", hint="Use auto, wal2json or pgoutput."
@@ -66,22 +66,29 @@ def choose_plugin(endpoint: Endpoint, database: str, wanted: str = "auto") -> Pl
             as_string = _probe(conn)
         except MigrationError as exc:
             if wanted == "auto" and version >= 100000:
-                return _pgoutput(version, f"wal2json cannot be used: {exc.message}")
+                return _pgoutput(conn, f"wal2json cannot be used: {exc.message}")
             raise
         lossy = _lossy(conn, as_string)
         if lossy and wanted == "auto" and version >= 100000:
-            return _pgoutput(version, f"wal2json would lose values: {lossy}")
+            return _pgoutput(conn, f"wal2json would lose values: {lossy}")
         reason = f"asked for; beware: {lossy}" if lossy else ("asked for" if wanted == "wal2json" else "loadable and lossless")
         options = {**WAL2JSON_OPTIONS, **({AS_STRING: "1"} if as_string else {})}
-        return PluginChoice("wal2json", options, reason, version >= 90600)
+        return PluginChoice("wal2json", options, reason, version >= 90600 and _may_emit(conn))
 
 
-def _pgoutput(version: int, reason: str) -> PluginChoice:
+def _may_emit(conn: psycopg.Connection[t.Any]) -> bool:
+    """May this login write logical messages? (The right can be revoked; the function came with 9.6.)"""
+    row = conn.execute("SELECT has_function_privilege('pg_catalog.pg_logical_emit_message(boolean,text,text)', 'EXECUTE')").fetchone()
+    return bool(row and row[0])
+
+
+def _pgoutput(conn: psycopg.Connection[t.Any], reason: str) -> PluginChoice:
+    version = conn.info.server_version
     protocol = 1 if version < 140000 else 2 if version < 150000 else 3 if version < 160000 else 4
     options = {"proto_version": str(protocol)}
     if version >= 140000:
         options["messages"] = "true"
-    return PluginChoice("pgoutput", options, reason, version >= 140000)
+    return PluginChoice("pgoutput", options, reason, version >= 140000 and _may_emit(conn))
 
 
 def _lossy(conn: psycopg.Connection[t.Any], as_string: bool) -> str:
