@@ -287,13 +287,13 @@ def test_a_managed_source_is_waited_for(role: Source) -> None:
     changed, text = role.play("--check", **managed)
     assert changed == 0, text[-3000:]
 
-    def somebody() -> None:
-        for name, value in {"wal_level": "logical", "max_replication_slots": 2, "max_wal_senders": 2}.items():
-            server.execute(f"ALTER SYSTEM SET {name} = {value}")
-        server.restart()
-
-    later = threading.Timer(8.0, somebody)
-    later.start()
-    changed, text = role.play(**managed, pg_migration_source_wait_seconds=60)
-    later.join()
+    played: list[tuple[int, str]] = []
+    waiting = threading.Thread(target=lambda: played.append(role.play(**managed, pg_migration_source_wait_seconds=60)))
+    waiting.start()
+    waiting.join(8.0)  # it has looked at least once
+    for name, value in {"wal_level": "logical", "max_replication_slots": 2, "max_wal_senders": 2}.items():
+        server.execute(f"ALTER SYSTEM SET {name} = {value}")
+    server.restart()  # in this thread: a server of the tests ends with the thread that started it
+    waiting.join()
+    changed, text = played[0]
     assert changed == 0, text[-3000:]
