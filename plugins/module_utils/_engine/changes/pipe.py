@@ -58,6 +58,8 @@ class Pipe:
 
     def __init__(self, conn: psycopg.Connection[t.Any]) -> None:
         conn.adapters.register_dumper(RawText, _RawTextDumper)
+        # psycopg would take for prepared what the server skipped behind an error
+        conn.prepare_threshold = None
         self._conn = conn
         self._waiting: list[Sent] = []
         self._pipelines = psycopg.Pipeline.is_supported()
@@ -120,11 +122,10 @@ class Pipe:
         return error
 
     def rewind(self, statement: str) -> None:
-        """ROLLBACK, or ROLLBACK TO: what is queued is dropped. It goes alone, because with its answer psycopg forgets which statements it
-        has prepared, and some of those were skipped by the server."""
+        """ROLLBACK, or ROLLBACK TO, at once: what is queued is dropped."""
         self._waiting = []
         self.trips += 1
-        self._conn.execute(statement.encode(), prepare=False)
+        self._conn.execute(statement.encode())
 
     def forget(self) -> None:
         """Drop what is queued: its transaction is given up."""
