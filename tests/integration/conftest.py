@@ -1,6 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""Two servers for a whole test run, and fresh databases on them for each test; the rights of their roles: ``tests/pair.py``."""
+"""Two servers for a whole test run, fresh databases on them and a runtime host for each test; the rights of their roles:
+``tests/pair.py``."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from changelab import Start, StreamLab
+from host import Host
 from pair import OWNER, PASSWORDS, Login, describe, make_source, make_target
 
 
@@ -94,6 +96,14 @@ def spec_factory(source: lab.Server, target: lab.Server) -> t.Callable[..., Migr
         return MigrationSpec.from_dict(describe(source, target, name, databases, **overrides))
 
     return make
+
+
+@pytest.fixture
+def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
+    """A runtime host."""
+    one = Host(tmp_path_factory.mktemp("runtime"))
+    yield one
+    one.close()
 
 
 @pytest.fixture

@@ -32,14 +32,6 @@ def target() -> t.Iterator[lab.Server]:
 
 
 @pytest.fixture
-def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
-    """A runtime host."""
-    one = Host(tmp_path_factory.mktemp("runtime"))
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def shop(source, owner, source_database) -> str:
     """A small database."""
     with source.connect(source_database, user=owner.name, password=owner.password) as conn:

@@ -34,14 +34,6 @@ def target() -> t.Iterator[lab.Server]:
 
 
 @pytest.fixture
-def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
-    """A runtime host."""
-    one = Host(tmp_path_factory.mktemp("runtime"))
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def application(source, owner, source_database, tmp_path) -> t.Iterator[writers.Workload]:
     """Writers of every kind on the source; the release hook leads them to the target."""
     writers.point_at(tmp_path / "dsn", source.dsn(source_database, owner.name, owner.password))

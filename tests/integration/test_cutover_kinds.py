@@ -16,7 +16,6 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.fe
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CutoverAborted, SpecificationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from cutoverlab import lead, state_of
-from host import Host
 from pair import make_target
 from rows import differences
 
@@ -27,14 +26,6 @@ def target() -> t.Iterator[lab.Server]:
     server = make_target()
     yield server
     server.drop()
-
-
-@pytest.fixture
-def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
-    """A runtime host."""
-    one = Host(tmp_path_factory.mktemp("runtime"))
-    yield one
-    one.close()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
-from host import Host
 from pair import make_target
 from rows import differences
 
@@ -24,14 +23,6 @@ def target() -> t.Iterator[lab.Server]:
     server = make_target()
     yield server
     server.drop()
-
-
-@pytest.fixture
-def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
-    """A runtime host."""
-    one = Host(tmp_path_factory.mktemp("runtime"))
-    yield one
-    one.close()
 
 
 @pytest.fixture

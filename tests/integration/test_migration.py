@@ -44,14 +44,6 @@ def target() -> t.Iterator[lab.Server]:
 
 
 @pytest.fixture
-def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
-    """A runtime host."""
-    one = Host(tmp_path_factory.mktemp("runtime"))
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def shop(source, owner, source_database) -> t.Callable[..., str]:
     """``shop(n)`` loads ``n`` rows a table as the application's role and gives the database's name."""
 

@@ -46,14 +46,6 @@ def target() -> t.Iterator[lab.Server]:
 
 
 @pytest.fixture
-def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
-    """A runtime host."""
-    one = Host(tmp_path_factory.mktemp("runtime"))
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def loaded(source: lab.Server, owner: t.Any, source_database: str) -> str:
     """A database with two tables of many chunks, indexes and a foreign key."""
     with source.connect(source_database, owner.name, owner.password) as conn:

@@ -97,14 +97,6 @@ def target() -> t.Iterator[lab.Server]:
     server.drop()
 
 
-@pytest.fixture
-def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
-    """A runtime host."""
-    one = Host(tmp_path_factory.mktemp("runtime"))
-    yield one
-    one.close()
-
-
 class Pair:
     """Two databases that are streamed while both are written."""
 

@@ -12,7 +12,6 @@ import servers as lab
 import workload as writers
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import MigrationPaths
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service.proof import FILE, verify_all
-from host import Host
 from pair import make_target
 
 
@@ -22,14 +21,6 @@ def target() -> t.Iterator[lab.Server]:
     server = make_target()
     yield server
     server.drop()
-
-
-@pytest.fixture
-def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Host]:
-    """A runtime host."""
-    one = Host(tmp_path_factory.mktemp("runtime"))
-    yield one
-    one.close()
 
 
 def test_found_under_load(host, source, owner, target, source_database, spec_factory, tmp_path) -> None:
