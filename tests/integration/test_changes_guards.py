@@ -162,7 +162,8 @@ def test_slot_that_holds_too_much_is_dropped(streaming: Start, source: lab.Serve
                 other.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 500000))")
                 if stream.errors:
                     break
-                time.sleep(0.02 if number < 60 else 0.1)
+                if number == 52:  # between the warning and the limit
+                    until(lambda: stream.warnings)
             error = ended(stream)
         conn.execute("ROLLBACK")
     assert error.code in ("PGM4006", "PGM4001")  # whichever of applier and receiver saw it first

@@ -281,22 +281,30 @@ def test_a_lost_slot_is_that_databases_alone(pair: t.Callable[..., Pair]) -> Non
     both.reaches(both.two)
 
 
+def warned(both: Pair) -> bool:
+    """Was it said that the limit is near?"""
+    return any("max_retained_wal_bytes" in event["text"] and event["level"] == "warning" for event in both.status()["events"])
+
+
 def test_the_guard_says_why_the_slot_is_gone(pair: t.Callable[..., Pair]) -> None:
     """A slot that held too much WAL is dropped; whatever the receiver meets first, the error is the guard's, and the other streams on."""
     both = pair("guard", changes={"plugin": "pgoutput", "max_retained_wal_bytes": 40_000_000})
     both.start()
+    filler = 0
     with connect(both.source, both.one) as conn:
         conn.execute("BEGIN; INSERT INTO log (item) VALUES (-2)")  # nothing from here on can be let go of
         with connect(both.source, both.two) as other:
             limit = time.monotonic() + 60
             while both.figures(both.one)["state"] != "Failed":
-                other.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 500000))")
+                if filler < 36_000_000 or warned(both):  # near the limit, until that was said
+                    other.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 500000))")
+                    filler += 500_000
                 assert time.monotonic() < limit, both.status()
         conn.execute("ROLLBACK")
     status = both.until(lambda s: s["error"], "the state")
     codes = {figures["error"]["code"] for figures in status["progress"].values() if figures["error"]}
     assert status["error"]["code"] == "PGM4006" and codes == {"PGM4006"}
-    assert any("max_retained_wal_bytes" in event["text"] and event["level"] == "warning" for event in status["events"])
+    assert warned(both)
     assert both.source.execute(f"SELECT count(*) FROM pg_replication_slots WHERE database = '{both.one}'") == [(0,)]
 
 

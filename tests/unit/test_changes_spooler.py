@@ -20,7 +20,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.sp
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.walstream import SPARE
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import ChangeOptions
-from frames import data
+from frames import data, keepalive
 
 OPTIONS = ChangeOptions(segment_bytes=1000, spool_max_bytes=1 << 30, spool_compression="never")
 Records = list[tuple[int, int, bytes]]
@@ -217,3 +217,18 @@ def test_thousands_of_segments_cost_nothing_to_look_after(tmp_path: Path) -> Non
     assert time.process_time() - began < 1.0
     assert writer.remove_before(20005) == 1999
     assert [s.start for s in sp.segments(tmp_path)][:1] == [20000]
+
+
+def test_the_safe_position_never_goes_back(tmp_path: Path) -> None:
+    """A walsender that begins again first tells positions from where it reads on, which the slot was past already."""
+    feed = Feed(tmp_path)
+    feed.put(*transaction(50))
+    await_(lambda: feed.spooler.durable == 50)
+    feed.spooler.begin(threading.Event())
+    feed.put(keepalive(20), data(20, b"I"))
+    feed.put(keepalive(30))
+    feed.written()
+    feed.spooler.close()
+    assert feed.spooler.durable == 50
+    assert SpoolWriter(tmp_path, 1000).durable == 50
+    assert [block.safe for dummy, block in read_all(tmp_path)] == [50, 50, 50]

@@ -233,8 +233,8 @@ class Receiver:
         if chunk.messages:
             self._incoming += chunk.messages
             self._failures = 0
-        elif chunk.safe <= spooler.written or not chunk.reply and now < self._next_advance:
-            return
+        elif chunk.safe < spooler.written + (spooler.size > 0) or not chunk.reply and now < self._next_advance:
+            return  # an empty spool takes what says no more than where it begins: the target has that
         self._next_advance = now + KEEPALIVE_INTERVAL / 2  # the answers to what we ask each interval count, a flood of others does not
         spooler.put(chunk)
 

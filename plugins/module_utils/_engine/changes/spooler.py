@@ -190,7 +190,7 @@ class Spooler(threading.Thread):
             self._patiently(self._describe)
         writer, mode = self._writer, self._changes.spool_compression
         count = (chunk.count if end > chunk.cut else chunk.cut_count) - (chunk.cut_count if begin else 0)
-        safe = chunk.safe or writer.written_safe
+        safe = max(chunk.safe, writer.written_safe)  # a walsender that begins again tells where it reads, which is before it sends
         is_open = chunk.is_open and end > chunk.cut
         compress = mode == "always" or mode == "auto" and writer.size > COMPRESS_ABOVE
         block = encode_block(memoryview(chunk.body)[begin:end], count, safe, open_=is_open, compress=compress)
