@@ -23,7 +23,7 @@ CREATE INDEX ON bench_item (customer);
 CREATE INDEX ON bench_item (at);
 CREATE INDEX ON bench_item (word);
 CREATE INDEX ON bench_item USING gin (body jsonb_path_ops);
-INSERT INTO bench_item SELECT {row} FROM generate_series(1, {loaded}) i;
+INSERT INTO bench_item SELECT {row} FROM generate_series(1::bigint, {loaded}) i;
 """
 ROW = (
     "i, (i * 7919) % 10000, '2026-01-01 UTC'::timestamptz + i * interval '1 second', (i % 100000) / 100.0, md5(i::text),"

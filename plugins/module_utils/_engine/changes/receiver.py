@@ -33,10 +33,10 @@ BLOCK_BYTES = 256 << 10
 BLOCK_INTERVAL = 0.01
 """Seconds between blocks while messages keep coming and a block is smaller than :data:`BLOCK_BYTES`; a lone one goes at once."""
 
-GATHER = 0.002
-"""Seconds between two looks at the socket while little comes: each look wakes us, and costs the server too."""
+GATHER = 0.01
+"""Seconds until the next look at the socket when less than :data:`GATHER_BYTES` came: each look wakes us, and costs the server too."""
 
-GATHER_BYTES = 64 << 10
+GATHER_BYTES = 16 << 10
 KEEPALIVE_INTERVAL = 1.0
 FEEDBACK_INTERVAL = 5.0
 REPORT_INTERVAL = 0.5
