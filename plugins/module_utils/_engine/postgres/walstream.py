@@ -37,7 +37,7 @@ NEAR = 0.0005
 
 NEAR_WINDOW = 32 << 10
 """The receive buffer (bytes, which Linux doubles) for a server that is near. A walsender sends each message apart; while our window is full
-they wait in its kernel and go together then, which halves its CPU. Much smaller ones stall a sender whose packets are as large as loopback's."""
+they wait in its kernel and go together then, which halves its CPU. Much smaller ones stall a sender whose packets are loopback's."""
 
 _RTT = struct.Struct("=68xI")
 """Of Linux's ``struct tcp_info``: the smoothed round trip in microseconds."""
