@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import typing as t
@@ -139,14 +140,19 @@ def test_a_pause_outlives_its_worker(streaming: Start, source: lab.Server, targe
     assert stream.differences() == {}
 
 
-def test_ddl_ignored_is_said(streaming: Start, source: lab.Server, owner: Login) -> None:
-    """With ``ignore`` the stream goes on, and says what it does not carry."""
-    stream = streaming("pgoutput", on_ddl="ignore")
+@pytest.mark.parametrize("plugin", ["pgoutput", "wal2json"])
+def test_ddl_ignored_is_said(streaming: Start, source: lab.Server, owner: Login, plugin: str) -> None:
+    """With ``ignore`` the stream goes on, and says what it does not carry; the receiver's next connection makes no difference."""
+    stream = streaming(plugin, on_ddl="ignore")
     with source.connect(stream.database, owner.name, owner.password) as conn:
         conn.execute("CREATE TABLE fresh (id int PRIMARY KEY); INSERT INTO t VALUES (1, 1)")
     assert "public.fresh was created" in until(lambda: stream.warnings)[0]
     stream.drain()
-    assert set(stream.differences()) == {"fresh"}
+    source.execute(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{stream.slot}'")
+    with source.connect(stream.database, owner.name, owner.password) as conn:
+        conn.execute("INSERT INTO fresh VALUES (2); INSERT INTO t VALUES (2, 2)")
+    stream.drain()
+    assert not stream.errors and set(stream.differences()) == {"fresh"}
 
 
 def test_slot_that_holds_too_much_is_dropped(streaming: Start, source: lab.Server, owner: Login) -> None:
@@ -171,3 +177,17 @@ def test_slot_that_holds_too_much_is_dropped(streaming: Start, source: lab.Serve
     assert any("max_retained_wal_bytes" in text for text in stream.warnings)
     with source.connect("postgres") as conn:
         assert conn.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", [stream.slot]).fetchone() == (0,)
+
+
+def test_room_on_the_source_s_disk(streaming: Start, source: lab.Server) -> None:
+    """Where the source is this machine and says where its data is, its free room is known; it is part of what warns and slows the copy."""
+    source.execute("REVOKE pg_read_all_settings FROM migrator")
+    try:
+        stream = streaming("pgoutput")
+        until(lambda: "source_room_bytes" in stream.reports)
+        assert stream.reports["source_room_bytes"] is None
+    finally:
+        source.execute("GRANT pg_read_all_settings TO migrator")
+    found = until(lambda: stream.reports["source_room_bytes"])
+    there = os.statvfs(source.folder)
+    assert 0.5 < found / (there.f_bavail * there.f_frsize) < 2

@@ -66,20 +66,21 @@ def test_figures_of_a_database_have_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "retained, safe, limit, expected",
+    "retained, safe, limit, room, expected",
     [
-        (50, None, 100, 0.5),
-        (50, None, 0, 0.0),
-        (50, 150, 0, 0.25),
-        (50, 50, 400, 0.5),
-        (500, None, 100, 1.0),
-        (50, -5, 0, 1.0),
-        (0, 0, 0, 1.0),
+        (50, None, 100, None, 0.5),
+        (50, None, 0, None, 0.0),
+        (50, 150, 0, None, 0.25),
+        (50, 50, 400, 1000, 0.5),
+        (500, None, 100, None, 1.0),
+        (50, -5, 0, None, 1.0),
+        (0, 0, 0, None, 1.0),
+        (50, 150, 400, 50, 0.5),
     ],
 )
-def test_pressure_is_the_nearer_limit(retained: int, safe: int | None, limit: int, expected: float) -> None:
-    """Ours or the server's, whichever is nearer."""
-    assert pressure(retained, safe, limit) == expected
+def test_pressure_is_the_nearest_limit(retained: int, safe: int | None, limit: int, room: int | None, expected: float) -> None:
+    """Ours, the server's or its disk's, whichever is nearest."""
+    assert pressure(retained, safe, limit, room) == expected
 
 
 def test_latency_grows_when_nobody_tells_it() -> None:

@@ -26,6 +26,7 @@ from ..source.slot import drop_slot
 from ..spec import MigrationSpec
 from .assemble import HEARTBEAT
 from .ddl import Baseline, read_fingerprint, refusal, say, settled
+from .room import source_room
 
 DDL_SHARE = 20
 """Looking for DDL takes at most one part in so many of the time, however many tables there are."""
@@ -37,13 +38,14 @@ NEAR = 0.8
 """Share of a limit from which on is warned."""
 
 
-def pressure(retained: int, safe: int | None, limit: int) -> float:
-    """How near the WAL that a slot holds is to where it is given up, from 0 to 1: the nearer of our own ``limit`` (bytes, 0: none) and the
-    server's ``max_slot_wal_keep_size``, of which ``safe`` bytes are left (None: no such limit). Free room on the source's disk cannot be
-    read through SQL and is not part of it."""
+def pressure(retained: int, safe: int | None, limit: int, room: int | None = None) -> float:
+    """How near the WAL that a slot holds is to where it is given up, from 0 to 1: the nearest of our own ``limit`` (bytes, 0: none), the
+    server's ``max_slot_wal_keep_size``, of which ``safe`` bytes are left (None: no such limit), and its disk, of which ``room`` bytes are
+    (None: not known, see :mod:`.room`)."""
     shares = [retained / limit] if limit else []
-    if safe is not None:
-        shares.append(retained / (retained + max(0, safe)) if retained or safe > 0 else 1.0)
+    for left in (safe, room):
+        if left is not None:
+            shares.append(retained / (retained + max(0, left)) if retained or left > 0 else 1.0)
     return min(1.0, max(shares, default=0.0))
 
 
@@ -53,7 +55,7 @@ class Heartbeat(threading.Thread):
     ``clock_offset`` is the source's clock minus ours (seconds); ``source_lsn`` the end of its WAL, 0 if not known yet; ``error`` what ends
     the stream; ``paused`` why nothing is to be applied at present (``on_ddl: pause``), or empty; ``pressure`` see :func:`pressure`.
 
-    :param report: is called with ``source_lsn retained_wal_bytes wal_status safe_wal_bytes wal_pressure sender_waits
+    :param report: is called with ``source_lsn retained_wal_bytes wal_status safe_wal_bytes source_room_bytes wal_pressure sender_waits
         warnings``.
     :param baseline: the fingerprint that DDL is found by; None: not looked for.
     """
@@ -167,13 +169,15 @@ class Heartbeat(threading.Thread):
             return  # the receiver says so
         status, safe = row[1], row[2]
         retained = max(0, self.source_lsn - parse_lsn(row[0])) if row[0] else 0
-        self.pressure = pressure(retained, safe, self._spec.changes.max_retained_wal_bytes)
+        room = source_room(conn)
+        self.pressure = pressure(retained, safe, self._spec.changes.max_retained_wal_bytes, room)
         self._report(
             {
                 "source_lsn": self.source_lsn,
                 "retained_wal_bytes": retained,
                 "wal_status": status,
                 "safe_wal_bytes": safe,
+                "source_room_bytes": room,
                 "wal_pressure": round(self.pressure, 3),
                 "sender_waits": row[3] in ("WalSenderWriteData", "ClientWrite"),
             }
@@ -188,6 +192,8 @@ class Heartbeat(threading.Thread):
         warning = f"The source is about to remove WAL that the slot {self._slot} needs (wal_status {status}, max_slot_wal_keep_size)."
         near_end = status == "unreserved" or safe is not None and safe < (1 - NEAR) * (safe + retained)
         self._warn("wal_status", warning if near_end else "")
+        full = f"The disk of {self._label} has {room} bytes left, and the slot {self._slot} holds {retained} bytes of WAL on it."
+        self._warn("room", full if room is not None and pressure(retained, None, 0, room) > NEAR else "")
         self._limit(conn, retained)
 
     def _limit(self, conn: psycopg.Connection[t.Any], retained: int) -> None:

@@ -38,11 +38,15 @@ class Lanes:
     """The appliers of one database.
 
     :param alone: the transaction with this commit LSN is not divided.
+    :param streamed: as of :class:`.tables.TargetTables`.
     :raises ConnectionFailed: if the target cannot be reached.
     :raises PermissionMissing: as :func:`.quiet.let_rest`.
     """
 
-    def __init__(self, spec: MigrationSpec, database: str, *, bare_bytea: bool, alone: int = 0) -> None:
+    def __init__(
+        self, spec: MigrationSpec, database: str, *, bare_bytea: bool, alone: int = 0, streamed: t.Container[str] | None = None
+    ) -> None:
+        self._streamed = streamed
         self._spec, self._database = spec, database
         self._alone = alone
         self._in_pieces = False
@@ -59,7 +63,7 @@ class Lanes:
         ledger = Ledger(first.conn)
         starts = ledger.start_lsns()
         self.start_lsn = min(starts.values(), default=0)
-        self.tables = TargetTables(first.conn, starts, bare_bytea=bare_bytea, source_trees=self._source_trees)
+        self.tables = TargetTables(first.conn, starts, bare_bytea=bare_bytea, source_trees=self._source_trees, streamed=self._streamed)
         label = self._spec.target.label(self._database)
         self.resting = let_rest(first.conn, self.tables, self._refused, label)
         """What was taken back for the time of the stream, for people."""

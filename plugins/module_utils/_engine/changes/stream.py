@@ -73,6 +73,7 @@ class ChangeStream:
     ) -> None:
         self._spec, self._database, self._choice = spec, database, choice
         self._spool, self._report, self._stop = spool, report, stop
+        self._baseline = baseline
         self._changed = threading.Condition()
         self._position = Position()
         self._markers: dict[str, Position] = {}
@@ -170,7 +171,7 @@ class ChangeStream:
     def _session(self) -> None:
         """One connection to the target, until ``stop`` or an error."""
         decoder: Decoder = PgoutputDecoder() if self._choice.plugin == "pgoutput" else Wal2JsonDecoder()
-        lanes = Lanes(self._spec, self._database, bare_bytea=decoder.bare_bytea, alone=self._alone)
+        lanes = Lanes(self._spec, self._database, bare_bytea=decoder.bare_bytea, alone=self._alone, streamed=self._streamed())
         if lanes.resting:
             self._report({"message": f"Until the cutover these rest on the target: {'; '.join(lanes.resting)}."})
         with self._changed:
@@ -199,6 +200,12 @@ class ChangeStream:
             give_up.set()
             lanes.close()
             feeder.join()
+
+    def _streamed(self) -> t.Container[str] | None:
+        """With ``on_ddl: ignore`` the tables that were there at the start: wal2json sends others too when its filter is made anew."""
+        if self._baseline is None or self._spec.changes.on_ddl != "ignore":
+            return None
+        return self._baseline.read() or None
 
     def _obey_guard(self) -> None:
         """End or pause as the heartbeat's guards say; after a pause the target's tables are read anew."""

@@ -155,6 +155,7 @@ class TargetTables:
     """All tables of the target's database by schema and name.
 
     :param start_lsns: qualified name of a table to the LSN from which the stream applies to it (law 8).
+    :param streamed: labels of the tables that are streamed; changes of any other are left alone. None: there can be no other.
     :param source_trees: reads the partition trees of the source; called only if the stream names a partition, or a table that is missing.
     """
 
@@ -165,7 +166,9 @@ class TargetTables:
         *,
         bare_bytea: bool,
         source_trees: t.Callable[[], Trees],
+        streamed: t.Container[str] | None = None,
     ) -> None:
+        self._streamed = streamed
         self._bare_bytea = bare_bytea
         self._starts = start_lsns
         self._routes = Routes(read_trees(conn), source_trees)
@@ -185,11 +188,13 @@ class TargetTables:
     def get(self, schema: str, name: str) -> TargetTable | None:
         """The table that takes the rows of the source's table of this name: the one of the same name, or, where partitions differ, what
         :class:`.trees.Routes` says. None where its changes are rightly left alone: a materialized view, our own schema, a table of an
-        extension.
+        extension, one that is not streamed.
 
         :raises StreamError: PGM4021 if the target has no such table.
         """
         if schema == SCHEMA or (schema, name) in self._ignored:
+            return None
+        if self._streamed is not None and f"{schema}.{name}" not in self._streamed:
             return None
         found = self._routes.route((schema, name), self._tables)
         table = None if found is None else self._tables[found]

@@ -33,6 +33,7 @@ _OF_DATABASE: tuple[tuple[str, str, str, str], ...] = (
     ("lag_bytes", "gauge", "lag_bytes", "Bytes of WAL between the source's end and what the target has."),
     ("retained_wal_bytes", "gauge", "retained_wal_bytes", "Bytes of WAL that the replication slot holds on the source."),
     ("slot_safe_wal_bytes", "gauge", "safe_wal_bytes", "Bytes of WAL that may still be written before the slot is lost."),
+    ("source_room_bytes", "gauge", "source_room_bytes", "Free bytes on the disk of the source, where that can be known."),
     ("spool_bytes", "gauge", "spool_bytes", "Bytes of changes on the runtime host's disk."),
     ("catch_up_seconds", "gauge", "eta_catch_up_seconds", "Seconds until the target has caught up, at the present pace."),
 )
