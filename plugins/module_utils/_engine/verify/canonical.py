@@ -94,7 +94,7 @@ def read_types(conn: psycopg.Connection[t.Any]) -> dict[int, Type]:
                coalesce(r.rngsubtype, 0), f.names, f.types
           FROM pg_type t LEFT JOIN pg_range r ON r.rngtypid = t.oid
           LEFT JOIN LATERAL (
-               SELECT array_agg(a.attname::text ORDER BY a.attnum) names, array_agg(a.atttypid ORDER BY a.attnum) types
+               SELECT array_agg(a.attname::text ORDER BY a.attnum) AS names, array_agg(a.atttypid ORDER BY a.attnum) AS types
                  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                 WHERE t.typtype = 'c' AND t.typrelid = a.attrelid AND a.attnum > 0 AND NOT a.attisdropped
                   AND c.relnamespace <> 'pg_catalog'::regnamespace) f ON true""")

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""Servers of other major versions (``scripts/majors`` fetches them): the stream of the regression corpus between each of them and another,
+and whole migrations where there is a ``pg_dump`` for the source."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from pathlib import Path
+
+import pytest
+import servers as lab
+from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import PluginChoice
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from ansible_collections.pgops.migration.plugins.module_utils._engine.verify.compare import verify_database
+from changelab import StreamLab
+from corpora import corpus, ddl_of, play
+from host import Host
+from pair import OWNER, PASSWORDS, describe, make_source, make_target
+
+DATABASE = "corpus"
+
+
+def pairs(*, dumped: bool = False) -> list[t.Any]:
+    """Sources of every other version that is installed, each to the usual target or, if that is older, to one of its own; the usual
+    source to the newest target. ``dumped``: only those that a ``pg_dump`` of this machine can read."""
+    known = lab.installations()
+    usual = next((major for major, folder in known.items() if folder == lab.bindirs()[0]), 0)
+    found = [(major, max(major, usual)) for major in known if major != usual] + [(usual, major) for major in known if major > usual][-1:]
+    return [pytest.param(one, other, id=f"{one}-{other}") for one, other in found if not dumped or lab.program("pg_dump", max(one, other))]
+
+
+class Ends(t.NamedTuple):
+    """Two servers, and a specification for the database of the corpus."""
+
+    source: lab.Server
+    target: lab.Server
+    spec: MigrationSpec
+
+    def prepare(self, server: lab.Server, owner: str) -> None:
+        """What there is before, as the role that owns it."""
+        server.create_database(DATABASE, owner)
+        with server.connect(DATABASE, owner, PASSWORDS[server.port]) as conn:
+            conn.execute(t.cast(t.Any, ddl_of(corpus(self.source.major))))
+
+    def play(self, choice: PluginChoice | None = None) -> None:
+        """The histories."""
+        with self.source.connect(DATABASE, OWNER, PASSWORDS[self.source.port]) as conn:
+            play(conn, corpus(self.source.major), choice)
+
+    def different(self) -> list[str]:
+        """Tables whose rows differ, as superusers see them; texts that versions write differently are made alike."""
+        here, there = ({"user": server.superuser, "password": server.superuser_password} for server in (self.source, self.target))
+        spec = MigrationSpec.from_dict(describe(self.source, self.target, "corpus", [DATABASE], source=here, target=there))
+        return [table.label for table in verify_database(spec, DATABASE, schema=False).tables if not table.equal]
+
+
+@pytest.fixture
+def ends(source_major: int, target_major: int) -> t.Iterator[Ends]:
+    known = lab.installations()
+    with contextlib.ExitStack() as stack:
+        source, target = make_source(bindir=known[source_major]), make_target(bindir=known[target_major])
+        for server in (source, target):
+            stack.callback(server.drop)
+        bindir = (lab.program("pg_dump", source_major) or source.bindir / "pg_dump").parent
+        yield Ends(source, target, MigrationSpec.from_dict(describe(source, target, "corpus", [DATABASE], copy={"bindir": str(bindir)})))
+
+
+@pytest.mark.parametrize("source_major, target_major", pairs())
+def test_stream(ends: Ends, tmp_path: Path) -> None:
+    """The whole corpus, with the plugin that is found."""
+    ends.prepare(ends.source, OWNER)
+    ends.prepare(ends.target, "admin")
+    stream = StreamLab(ends.spec, tmp_path / "spool", "auto")
+    stream.start()
+    try:
+        ends.play(stream.choice)
+        stream.drain_by_position()
+        assert stream.errors == [] and ends.different() == []
+    finally:
+        stream.close()
+
+
+@pytest.mark.parametrize("source_major, target_major", pairs(dumped=True))
+def test_migration(ends: Ends, host: Host) -> None:
+    """Validated, copied, followed, cut over, equal."""
+    ends.prepare(ends.source, OWNER)
+    host.manager.start(ends.spec)
+    host.until_waiting(ends.spec.key)
+    ends.play()
+    host.cut_over(ends.spec.key)
+    assert ends.different() == []
