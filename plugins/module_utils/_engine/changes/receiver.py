@@ -33,10 +33,15 @@ BLOCK_BYTES = 256 << 10
 BLOCK_INTERVAL = 0.01
 """Seconds between blocks while messages keep coming and a block is smaller than :data:`BLOCK_BYTES`; a lone one goes at once."""
 
-GATHER = 0.01
-"""Seconds until the next look at the socket when less than :data:`GATHER_BYTES` came: each look wakes us, and costs the server too."""
+GATHER = 0.02
+"""Seconds between two looks at the socket: each look wakes us, and what comes while we look costs the server more."""
 
-GATHER_BYTES = 16 << 10
+PORTION = 16 << 10
+"""A read of fewer bytes than these had all that the server's kernel held."""
+
+FILLED = 768 << 10
+"""So much is taken at one look."""
+
 KEEPALIVE_INTERVAL = 1.0
 FEEDBACK_INTERVAL = 5.0
 REPORT_INTERVAL = 0.5
@@ -219,11 +224,9 @@ class Receiver:
                 self._feedback(stream, spooler, now)
             if not spooler.wait_room(min(0.2, self._feedback_interval / 2)):
                 continue
-            before = stream.filled
-            if not stream.receive(BLOCK_INTERVAL if came else 0.2):
-                continue
-            came += stream.filled - before
-            if stream.filled - before < GATHER_BYTES:
+            taken = _take(stream, BLOCK_INTERVAL if came else 0.2)
+            came += taken
+            if taken and stream.filled < FILLED:
                 time.sleep(GATHER)
 
     def _hand_over(self, chunk: Chunk, spooler: Spooler, now: float) -> None:
@@ -256,3 +259,13 @@ class Receiver:
                 facts.update({"paused": told[0], "message": told[1]})
                 self._told = told
             self._report(facts)
+
+
+def _take(stream: WalStream, timeout: float) -> int:
+    """Wait for more, then take all that is there; how many bytes came."""
+    before = seen = stream.filled
+    if stream.receive(timeout):
+        while stream.filled - seen >= PORTION and stream.filled < FILLED and not stream.ended:
+            seen = stream.filled
+            stream.receive(0)
+    return stream.filled - before
