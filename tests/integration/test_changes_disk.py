@@ -56,7 +56,7 @@ def test_damaged_segment_is_told(streaming: Start) -> None:
     stream = streaming("pgoutput", "CREATE TABLE t (id int PRIMARY KEY, v text)", running=False, segment_bytes=200_000)
     stream.receive()
     with stream.app() as conn:  # type: ignore[attr-defined]
-        for first in range(1, 1000, 100):
+        for first in range(1, 8000, 100):
             conn.execute(t.cast(t.Any, ROWS.format(first, first + 99)))
     until(lambda: len(list(stream.folder.glob("*.seg"))) >= 3)
     with sorted(stream.folder.glob("*.seg"))[0].open("r+b") as file:

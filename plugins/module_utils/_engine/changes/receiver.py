@@ -39,9 +39,6 @@ GATHER = 0.02
 PORTION = 16 << 10
 """A read of fewer bytes than these had all that the server's kernel held."""
 
-FILLED = 768 << 10
-"""So much is taken at one look."""
-
 KEEPALIVE_INTERVAL = 1.0
 FEEDBACK_INTERVAL = 5.0
 REPORT_INTERVAL = 0.5
@@ -226,7 +223,7 @@ class Receiver:
                 continue
             taken = _take(stream, BLOCK_INTERVAL if came else 0.2)
             came += taken
-            if taken and stream.filled < FILLED:
+            if taken and stream.filled < BLOCK_BYTES:
                 time.sleep(GATHER)
 
     def _hand_over(self, chunk: Chunk, spooler: Spooler, now: float) -> None:
@@ -265,7 +262,7 @@ def _take(stream: WalStream, timeout: float) -> int:
     """Wait for more, then take all that is there; how many bytes came."""
     before = seen = stream.filled
     if stream.receive(timeout):
-        while stream.filled - seen >= PORTION and stream.filled < FILLED and not stream.ended:
+        while stream.filled - seen >= PORTION and stream.filled < BLOCK_BYTES and not stream.ended:
             seen = stream.filled
             stream.receive(0)
     return stream.filled - before

@@ -80,7 +80,7 @@ def _may_emit(conn: psycopg.Connection[t.Any]) -> bool:
     """May this login write logical messages? (The right can be revoked; the function came with 9.6 and has a fourth argument since 17.)"""
     row = conn.execute(
         "SELECT bool_or(has_function_privilege(oid, 'EXECUTE')) FROM pg_proc"
-        " WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace AND proargtypes[1] = 'text'::regtype"
+        " WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace AND proargtypes[2] = 'text'::regtype"
     ).fetchone()
     return bool(row and row[0])
 
