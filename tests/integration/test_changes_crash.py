@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import os
 import random
-import socket
 import threading
 import time
 import typing as t
@@ -22,6 +21,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.errors imp
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from changelab import StreamLab, same
 from pair import Login
+from proxies import Cutter
 
 DDL = """CREATE TABLE t (id int PRIMARY KEY, v int, x text); CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL;
 CREATE TABLE log (id bigserial PRIMARY KEY, t int)"""
@@ -151,43 +151,6 @@ def test_servers_restart(prepared: t.Callable[..., t.Any], source: lab.Server, t
         restarted.restart()
     time.sleep(1.0)
     finish(stream, loads)
-
-
-class Cutter(threading.Thread):
-    """A TCP proxy that cuts each connection after a random number of bytes."""
-
-    def __init__(self, host: str, port: int, seed: int, fewest: int, most: int) -> None:
-        super().__init__(daemon=True)
-        self.address, self.random, self.cutting = (host, port), random.Random(seed), True
-        self.cuts, self.fewest, self.most = 0, fewest, most
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        self.start()
-
-    def run(self) -> None:
-        while True:
-            try:
-                client, dummy = self.socket.accept()
-                server = socket.create_connection(self.address)
-            except OSError:
-                return
-            pair = [client, server]
-            left = [self.random.randrange(self.fewest, self.most)]
-            for a, b in ((client, server), (server, client)):
-                threading.Thread(target=self.relay, args=(a, b, pair, left), daemon=True).start()
-
-    def relay(self, a: socket.socket, b: socket.socket, pair: list[socket.socket], left: list[int]) -> None:
-        with contextlib.suppress(OSError):
-            while data := a.recv(4096):
-                left[0] -= len(data)
-                if self.cutting and left[0] <= 0:
-                    b.sendall(data[: self.random.randrange(len(data))])
-                    self.cuts += 1
-                    break
-                b.sendall(data)
-        for end in pair:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 def written(source: lab.Server, stream: StreamLab) -> int:

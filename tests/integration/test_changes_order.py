@@ -87,3 +87,25 @@ def test_tables_start_at_their_own_lsn(streaming: Start, plugin: str) -> None:
         conn.execute("UPDATE late SET v = 30; INSERT INTO late VALUES (4, 4)")
         stream.start()
         same(stream)
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_prepared_transactions(streaming: Start, plugin: str) -> None:
+    """One counts from its COMMIT PREPARED on, and in that order; one that is rolled back, or still prepared, not at all."""
+    stream = streaming(plugin, "CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1, 1), (2, 2)")
+    with stream.app() as conn:  # type: ignore[attr-defined]
+        for name, statement in (
+            ("late", "UPDATE t SET v = 10 WHERE id = 1"),
+            ("lost", "DELETE FROM t WHERE id = 2"),
+            ("open", "INSERT INTO t VALUES (9)"),
+        ):
+            conn.execute(f"BEGIN; {statement}; PREPARE TRANSACTION '{stream.slot} {name}'")
+        conn.execute("INSERT INTO t VALUES (3, 3)")
+        conn.execute(f"ROLLBACK PREPARED '{stream.slot} lost'")
+        stream.drain()
+        with stream.there() as there:  # type: ignore[attr-defined]
+            assert there.execute("SELECT v FROM t ORDER BY id").fetchall() == [(1,), (2,), (3,)]
+        conn.execute(f"COMMIT PREPARED '{stream.slot} late'")
+        conn.execute("UPDATE t SET v = v + 1")
+        same(stream)
+        conn.execute(f"ROLLBACK PREPARED '{stream.slot} open'")
