@@ -54,7 +54,9 @@ options:
     default: offline
   databases:
     description:
-      - Names of the databases, at most eight in one migration. The single name V(all) stands for every user database of the source.
+      - Names of the databases. The single name V(all) stands for every user database of the source.
+      - More than eight run in sets of eight, one after the other, called O(name)V(-b1), V(-b2) and so on. A set begins when the one before
+        it has succeeded; the modules speak of the set that is at work.
     type: list
     elements: str
     required: true

@@ -325,7 +325,7 @@ def ensure_started(module: MigrationModule, manager: Manager, spec: MigrationSpe
     wanted = wished(module)
     status = plan.status
     if not module.check_mode:
-        started = manager.start(plan.spec)
+        started = manager.start(spec)
         status = watch(manager, started["key"], lambda seen: near_enough(seen, wanted), module.params["wait_timeout"])
     if status is None:
         module.result.add(reached=False, summary=f"would {plan.action}")
@@ -393,7 +393,8 @@ def main() -> t.NoReturn:
     module = MigrationModule(migration_options().merge(stream_options()).merge(wait_options(60)))
     ensure = {"started": ensure_started, "stopped": ensure_stopped, "absent": ensure_absent}[module.params["state"]]
     with module.reporting():
-        ensure(module, module.manager(), module.spec())
+        manager, spec = module.manager(), module.spec()
+        ensure(module, manager, spec if module.params["state"] == "started" else manager.begun(spec))
     module.exit()
 
 

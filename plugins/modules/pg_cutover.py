@@ -288,7 +288,8 @@ def main() -> t.NoReturn:
     """Entry point."""
     module = MigrationModule(migration_options().merge(wait_options(600)))
     with module.reporting():
-        cut_over(module, module.manager(), module.spec())
+        manager = module.manager()
+        cut_over(module, manager, manager.begun(module.spec()))
     module.exit()
 
 

@@ -122,6 +122,7 @@ def main() -> t.NoReturn:
     with module.reporting() as result:
         spec = module.spec()
         require("psycopg")
+        spec = module.manager().upcoming(spec)
         found = validate(spec, home=Path(module.params["home"]))
         report = found.to_dict()
         lines = finding_lines(report)

@@ -103,7 +103,9 @@ def main() -> t.NoReturn:
     with module.reporting() as result:
         spec = module.spec()
         require("psycopg")
-        status = module.manager().status(spec.key)
+        manager = module.manager()
+        spec = manager.begun(spec)
+        status = manager.status(spec.key)
         if module.check_mode:
             result.add(summary="nothing is compared in check mode")
         else:

@@ -81,8 +81,29 @@ action:
   returned: success
   type: str
   sample: create
+databases_set:
+  description: Which set of databases this is, with RV(databases_set.number), RV(databases_set.of) and all RV(databases_set.databases).
+  returned: when more than eight databases are migrated, in sets of eight
+  type: dict
+  contains:
+    name:
+      description: Name of the whole migration.
+      type: str
+    number:
+      description: Number of this set, from 1.
+      type: int
+    of:
+      description: How many sets there are.
+      type: int
+    databases:
+      description: The databases of all sets.
+      type: list
+      elements: str
+  sample: {name: estate, number: 2, of: 3}
 reached:
-  description: Whether what O(wait_for) says has come.
+  description:
+    - Whether what O(wait_for) says has come. Of several sets of databases that are migrated offline it speaks of the last one; each call
+      goes on with the next set when one has succeeded.
   returned: success
   type: bool
 migration:
@@ -132,7 +153,12 @@ import typing as t
 
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import migration_options, wait_options
-from ..module_utils._ansible.watch import copied, describe, fail_if_failed, validated, watch
+from ..module_utils._ansible.watch import Status, copied, describe, fail_if_failed, validated, watch
+
+
+def over(status: Status) -> bool:
+    """Is a set of databases copied, and nothing left to do before the next one but a cutover?"""
+    return copied(status) and status["substate"] != "CompletingMigration"
 
 
 def main() -> t.NoReturn:
@@ -141,18 +167,22 @@ def main() -> t.NoReturn:
     module = MigrationModule(options.update(wait_for={"type": "str", "choices": ["validation", "copy"], "default": "copy"}))
     with module.reporting() as result:
         manager = module.manager()
-        plan = manager.plan(module.spec())
+        spec = module.spec()
+        plan = manager.plan(spec)
         result.plan(plan.action != "none", plan.before, plan.after)
         result.add(action=plan.action, reached=False, summary=f"would {plan.action}")
+        if plan.set:
+            result.add(databases_set=plan.set)
         waits_for_validation = module.params["wait_for"] == "validation"
-        ended = validated if waits_for_validation else copied
+        followed = plan.more and not waits_for_validation
+        ended = validated if waits_for_validation else over if followed else copied
         if module.check_mode:
             if plan.status:
                 describe(module, plan.status, reached=ended(plan.status))
             module.exit()
-        started = manager.start(plan.spec)
+        started = manager.start(spec)
         status = watch(manager, started["key"], ended, module.params["wait_timeout"])
-        describe(module, status, reached=ended(status))
+        describe(module, status, reached=ended(status) and not (followed and status["state"] == "Succeeded"))
         if not (waits_for_validation and status["state"] == "ValidationFailed"):
             fail_if_failed(module, status)
     module.exit()

@@ -78,6 +78,9 @@ class FakeManager:
     def plan(self, spec: t.Any) -> StartPlan:
         return StartPlan(self.action, spec, {}, {"state": "InProgress"} if self.action != "none" else {}, self.statuses[0])
 
+    def begun(self, spec: t.Any) -> t.Any:
+        return spec
+
     def start(self, spec: t.Any) -> dict[str, t.Any]:
         self.calls.append("start")
         return {"key": spec.key}

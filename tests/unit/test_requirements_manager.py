@@ -102,6 +102,30 @@ def test_a_second_active_one_is_refused_by_the_name_of_the_first(manager, record
     assert manager.plan(spec("second")).action == "create"
 
 
+def test_more_than_eight_databases_go_in_sets(manager, record, monkeypatch, capsys) -> None:
+    """R65, R66, R67: eight are one attempt, nine are two; the second begins when the first has succeeded, one that failed goes on."""
+    nine = [f"d{n}" for n in range(9)]
+    assert manager.plan(spec(databases=nine[:8])).set is None
+    first = manager.plan(spec(databases=[*nine, "d0"]))
+    assert (first.spec.name, first.spec.databases, first.set["of"]) == ("shop-2026-b1", tuple(nine[:8]), 2)
+    assert manager.upcoming(spec(databases=nine)).name == "shop-2026-b1" and manager.begun(spec(databases=nine)).name == "shop-2026"
+    key = manager.start(spec(databases=nine))["key"]
+    record.move(key, State.FAILED, BEGIN)
+    again = manager.plan(spec(databases=nine))
+    assert (again.action, again.spec.name, again.more) == ("resume", "shop-2026-b1", True)
+    record.move(key, State.IN_PROGRESS, BEGIN)
+    record.move(key, State.IN_PROGRESS, Substate.VALIDATION_IN_PROGRESS)
+    record.move(key, State.SUCCEEDED, Substate.COMPLETED)
+    assert "play migrate for the next" in manager.status("shop-2026")["summary"]
+    assert manager.begun(spec(databases=nine)).name == "shop-2026-b1"  # what a second cutover means before the next set begins
+    second = manager.plan(spec(databases=["all"]))  # the list is the one that was begun with
+    assert (second.action, second.spec.name, second.spec.databases, second.more) == ("create", "shop-2026-b2", ("d8",), False)
+    manager.start(spec(databases=nine))
+    assert look(manager, monkeypatch, capsys, name="shop-2026")["details"]["set"]["number"] == 2
+    with pytest.raises(Conflict, match="databases"):
+        manager.plan(spec(databases=nine[:8] + ["other"]))
+
+
 def test_newest_first_whatever_the_order_of_creation(manager, tmp_path: Path) -> None:
     """R74: times out of order, and two that are equal."""
     for name, time in (("m0", "03"), ("m1", "01"), ("m2", "02"), ("m3", "02")):

@@ -53,8 +53,8 @@ class Catalogue:
         finally:
             conn.close()
 
-    def create(self, spec: MigrationSpec) -> None:
-        """Record a new migration in its first state.
+    def create(self, spec: MigrationSpec, facts: t.Mapping[str, t.Any] | None = None) -> None:
+        """Record a new migration in its first state, with ``facts`` as :meth:`remember` keeps them.
 
         :raises Conflict: if another one is active on this target (R68) or the name is taken (R45).
         """
@@ -71,8 +71,10 @@ class Catalogue:
                     raise Conflict(f"A migration named {spec.name} to this target exists already.", hint="Choose another name.")
             stamp = now()
             conn.execute(
-                "INSERT INTO migration (key, name, target, digest, spec, state, substate, created, started) VALUES (?,?,?,?,?,?,?,?,?)",
-                [spec.key, spec.name, target, spec.digest(), json.dumps(spec.public()), START[0].value, START[1].value, stamp, stamp],
+                "INSERT INTO migration (key, name, target, digest, spec, state, substate, created, started, facts)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?)",
+                [spec.key, spec.name, target, spec.digest(), json.dumps(spec.public()), START[0].value, START[1].value, stamp, stamp]
+                + [json.dumps(dict(facts or {}))],
             )
 
     def get(self, key: str) -> dict[str, t.Any] | None:

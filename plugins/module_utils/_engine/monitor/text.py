@@ -107,11 +107,21 @@ def columns(table: t.Sequence[t.Sequence[str]]) -> list[str]:
 def details(status: Status) -> dict[str, t.Any]:
     """One migration in two parts that are complete on their own: validation and migration (R82)."""
     head = {k: status[k] for k in ("key", "name", "state", "substate", "mode", "option", "source", "target", "databases")}
+    head["set"] = status.get("set")
     times = {k: status[k] for k in ("created", "started", "ended", "duration_seconds")}
     moved = ("progress", "plugin", "cutover", "verification", "canceled", "after")
     migration = {**{k: status.get(k) for k in moved}, "state": status["state"], "substate": status["substate"], **times}
     rest = {k: status.get(k) for k in ("error", "events", "engine", "service", "files", "summary")}
     return {**head, **times, "validation": status.get("validation"), "migration": migration, **rest}
+
+
+def set_text(status: Status) -> str:
+    """Which set of databases this is, where there are more than one attempt takes; empty where it is the whole migration."""
+    part = status.get("set")
+    if not part:
+        return ""
+    following = "; play migrate for the next" if part["number"] < part["of"] and status["state"] == "Succeeded" else ""
+    return f"set {part['number']} of {part['of']}, {len(part['databases'])} databases in all{following}"
 
 
 def cutover_lines(status: Status) -> list[str]:
@@ -128,6 +138,7 @@ def cutover_lines(status: Status) -> list[str]:
     paused = f" Writers were paused for {pause:.2f} s." if pause is not None else ""
     if cutover.get("released_at"):
         lines.append(f"{status['state']}.{paused} Certificate: {status['files']['report']}")
+        lines += [set_text(status)] if status.get("set") else []
     return lines
 
 

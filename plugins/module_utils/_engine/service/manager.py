@@ -12,12 +12,13 @@ import sys
 import typing as t
 from pathlib import Path
 
-from ..errors import Conflict, CutoverAborted, IllegalTransition, MigrationError, ServiceError
+from ..errors import Conflict, ConnectionFailed, CutoverAborted, IllegalTransition, MigrationError, ServiceError, SpecificationError
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
 from ..migration.states import ACTIVE, RESUMABLE, State, Substate
 from ..monitor import files
 from ..monitor.history import History
+from ..monitor.text import set_text
 from ..postgres.catalog import is_selection
 from ..postgres.session import connect
 from ..spec import MAX_DATABASES, Endpoint, MigrationSpec, key_of
@@ -26,18 +27,26 @@ from . import launcher
 from .cancel import clean_source, drop_databases, restore_databases
 from .cleanup import Cleanup
 from .control import ask_service
+from .sets import FACT, Sets, key_of_set, known_sets, newest
 from .status import aged, summarize
 
 
 @dataclasses.dataclass(frozen=True)
 class StartPlan:
-    """What :meth:`Manager.start` would do: ``action`` is ``create``, ``resume`` or ``none``; before and after are for a diff."""
+    """What :meth:`Manager.start` would do: ``action`` is ``create``, ``resume`` or ``none``; before and after are for a diff. ``set`` says
+    which part of a larger migration it is, see :mod:`.sets`."""
 
     action: str
     spec: MigrationSpec
     before: dict[str, t.Any]
     after: dict[str, t.Any]
     status: dict[str, t.Any] | None
+    set: dict[str, t.Any] | None = None
+
+    @property
+    def more(self) -> bool:
+        """Does another set of databases follow?"""
+        return self.set is not None and self.set["number"] < self.set["of"]
 
 
 class Manager:
@@ -57,15 +66,44 @@ class Manager:
     # -- reading
 
     def plan(self, spec: MigrationSpec) -> StartPlan:
-        """What starting ``spec`` would do; reads only.
+        """What starting ``spec`` would do; reads only. Of more than eight databases it is the set that is at work or comes next.
 
         :raises Conflict: the name has another specification, or another migration to this target is active.
-        :raises SpecificationError: no such databases, or more than eight.
+        :raises SpecificationError: no such databases.
         """
+        sets = None
+        if self._catalogue.get(spec.key) is None:
+            sets = known_sets(spec, self._catalogue.list())
+            if sets is None:
+                self._refuse_second(spec)
+                whole = self._resolved(spec)
+                sets = Sets(spec, whole.databases) if len(whole.databases) > MAX_DATABASES else None
+                spec = whole
+        if sets is None:
+            return self._plan_one(spec)
+        return dataclasses.replace(self._plan_one(sets.one(sets.due)), set=sets.fact(sets.due))
+
+    def upcoming(self, spec: MigrationSpec) -> MigrationSpec:
+        """The migration that starting ``spec`` concerns: itself, or the set of databases that is at work or comes next. A source that
+        cannot be asked for its databases is no error here: what follows tells it."""
+        if self._catalogue.get(spec.key) is not None:
+            return spec
+        sets = known_sets(spec, self._catalogue.list())
+        if sets is None:
+            with contextlib.suppress(ConnectionFailed, SpecificationError):
+                whole = self._resolved(spec)
+                sets = Sets(spec, whole.databases) if len(whole.databases) > MAX_DATABASES else None
+        return sets.one(sets.due) if sets else spec
+
+    def begun(self, spec: MigrationSpec) -> MigrationSpec:
+        """The migration that ``spec`` means once it has begun: itself, or its newest set of databases."""
+        sets = known_sets(spec, self._catalogue.list()) if self._catalogue.get(spec.key) is None else None
+        return sets.one(sets.last) if sets else spec
+
+    def _plan_one(self, spec: MigrationSpec) -> StartPlan:
         record = self._catalogue.get(spec.key)
         if record is None:
             self._refuse_second(spec)
-            spec = self._resolved(spec)
             return StartPlan("create", spec, {}, spec.public(), None)
         known = MigrationSpec.from_dict(record["spec"])
         if is_selection(spec.databases):
@@ -89,11 +127,14 @@ class Manager:
         return StartPlan("resume" if resume else "none", spec, before, after, status)
 
     def status(self, name: str, target: str | None = None) -> dict[str, t.Any] | None:
-        """The migration called ``name`` (or with that key), the newest if several targets have one; None if there is none."""
-        for record in self._catalogue.list():
+        """The migration called ``name`` (or with that key), the newest if several targets have one, its newest set where it runs in sets of
+        databases; None if there is none."""
+        records = self._catalogue.list()
+        for record in records:
             if name in (record["name"], record["key"]) and target in (None, record["target"]):
                 return self._status(record)
-        return None
+        part = newest(records, name, target)
+        return self._status(dict(part)) if part else None
 
     def list(self, target: str | None = None) -> list[dict[str, t.Any]]:
         """All migrations (to ``target``), newest first (R42, R43, R74)."""
@@ -122,7 +163,7 @@ class Manager:
         if plan.action != "none":
             paths.make()
             if plan.action == "create":
-                self._catalogue.create(plan.spec)
+                self._catalogue.create(plan.spec, {FACT: plan.set} if plan.set else {})
                 own(paths.catalogue, self._home)
             paths.write_spec(plan.spec)
             self._catalogue.update_spec(plan.spec)
@@ -203,8 +244,8 @@ class Manager:
         :param dry: only look.
         :return: ``found``, ``removed`` and ``kept`` as lists of lines for people.
         """
-        key = key_of(name, target) if name else None
         records = self._catalogue.list()
+        key = (key_of_set(records, name, target) or key_of(name, target)) if name else None
         source, target = (dataclasses.replace(end, tag=key or "") for end in (source, target))
         work = Cleanup(self._home, records, source, target, key=key, force=force, databases=drop_target)
         findings = work.find()
@@ -273,10 +314,11 @@ class Manager:
 
     @staticmethod
     def _resolved(spec: MigrationSpec) -> MigrationSpec:
-        if not is_selection(spec.databases) and len(spec.databases) <= MAX_DATABASES:
-            return dataclasses.replace(spec, databases=tuple(dict.fromkeys(spec.databases)))
+        """``spec`` with every database by its name, however many."""
+        if spec.databases and not is_selection(spec.databases):
+            return spec.for_databases(tuple(dict.fromkeys(spec.databases)))
         with connect(spec.source, purpose="databases") as conn:
-            return dataclasses.replace(spec, databases=tuple(resolve_databases(spec, conn)))
+            return spec.for_databases(resolve_databases(spec, conn, limit=0))
 
     def _status(self, record: dict[str, t.Any]) -> dict[str, t.Any]:
         paths = self._paths(record["key"])
@@ -293,6 +335,7 @@ class Manager:
             "source": spec["source"],
             "target": spec["target"],
             "databases": spec["databases"],
+            "set": facts.get(FACT),
             "created": record["created"],
             "started": record["started"],
             "ended": record["ended"],
@@ -318,7 +361,7 @@ class Manager:
                 "page": str(paths.page),
             },
         }
-        status["summary"] = summarize(status)
+        status["summary"] = "  ".join(part for part in (summarize(status), set_text(status)) if part)
         if State(record["state"]) in ACTIVE and pid is None:
             status["summary"] += "  (the service does not run: play migrate again)"
         return status

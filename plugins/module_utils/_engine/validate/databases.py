@@ -28,7 +28,7 @@ def resolve_databases(spec: MigrationSpec, conn: psycopg.Connection[t.Any], *, l
         raise SpecificationError(
             f"{len(names)} databases are too many for one attempt: at most {limit}.",
             code="PGM1004",
-            hint="The role pgops.migration.migrate splits them into sets by itself; or name fewer in pg_migration.databases.",
+            hint="The playbook migrate takes them in sets of eight by itself; or name fewer in pg_migration.databases.",
             details={"databases": names, "batches": split_batches(names, limit)},
         )
     return names
