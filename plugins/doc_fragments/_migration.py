@@ -135,6 +135,12 @@ options:
           - Milliseconds of O(copy.probe_query) at which the copy rests.
         type: int
         default: 1000
+      overwrite:
+        description:
+          - Drop a database of that name that is on the target already when the migration begins, unless somebody is connected to it.
+            Otherwise it is refused and not touched.
+        type: bool
+        default: false
   changes:
     description:
       - How changes are streamed. Only for O(mode=online).

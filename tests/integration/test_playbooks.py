@@ -132,6 +132,10 @@ def test_check_then_real_then_again(plays, source, target, shop, tmp_path) -> No
     before = footprint(source, target)
     check = one.play("migrate", "--check", "--diff").fine()
     assert footprint(source, target) == before and "shop-2026" in check.text
+    for detail in (f":{source.port}", f":{target.port}", shop, "on_premises", "self_managed", "online", "sslmode"):
+        assert detail in check.text.partition("Summary")[2]
+    held = one.play("migrate", "-e", "pg_migration_run_start=false").fine()
+    assert footprint(source, target) == before and "Show the findings" in held.text and "No migrations yet" in one.play("status").fine().text
     first = one.play("migrate").fine()
     assert first.changed > 0 and "WaitingForCutoverTrigger" in first.text
     assert one.play("migrate").fine().changed == 0
@@ -157,10 +161,10 @@ def test_check_then_real_then_again(plays, source, target, shop, tmp_path) -> No
     dry = one.play("cutover", "--check").fine()
     assert "Succeeded" not in one.play("status").fine().text and dry.status == 0
     cut = one.play("cutover").fine()
-    assert cut.changed > 0 and "Succeeded" in cut.text
+    assert cut.changed > 0 and "Succeeded" in cut.text and "Writers were paused for" in cut.text
     with source.connect(shop) as left, target.connect(shop) as right:
         assert differences(left, right) == {}
-    assert "high availability" in cut.text and f"/{shop}?sslmode" in cut.text
+    assert "high availability" in cut.text and "high availability" not in first.text + status.text + dry.text and f"/{shop}?sslmode" in cut.text
     hook = tmp_path / "switch.yml"
     hook.write_text(
         yaml.safe_dump([{"ansible.builtin.debug": {"msg": "to {{ pg_migration_run_connections | to_json }}"}}]), encoding="utf-8"
@@ -203,6 +207,20 @@ def test_cancel(plays, source, shop) -> None:
     assert one.play("cancel").fine().changed == 0
     with source.connect() as conn:
         assert conn.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm%'").fetchone() == (0,)
+
+
+def test_every_step_in_check_mode_and_again(plays, source, target, shop) -> None:
+    """R115, R116: while it waits for its cutover no playbook changes either side in check mode; those that look change nothing at all, and
+    what is repeated has nothing to do."""
+    one = plays("steps")
+    one.play("migrate").fine()
+    before = whole_footprint(source, shop), whole_footprint(target, shop)
+    for name in ("validate", "migrate", "status", "verify", "cutover", "cancel", "cleanup"):
+        one.play(name, "--check", "--diff").fine()
+        after = whole_footprint(source, shop), whole_footprint(target, shop)
+        assert [difference(was, now) for was, now in zip(before, after, strict=True)] == [{}, {}], name
+    for name in ("validate", "migrate", "verify", "status"):
+        assert one.play(name).fine().changed == 0, name
 
 
 def test_cleanup(plays, source, target, shop) -> None:

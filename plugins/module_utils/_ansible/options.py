@@ -92,6 +92,7 @@ def section_options() -> ArgumentSpec:
                 max_connections={"type": "int", "default": CopyOptions.max_connections},
                 max_standby_lag={"type": "int", "default": CopyOptions.max_standby_lag},
                 probe_query={"type": "str"},
+                overwrite={"type": "bool", "default": CopyOptions.overwrite},
                 probe_limit={"type": "int", "default": CopyOptions.probe_limit},
             ),
             "changes": _section(

@@ -95,6 +95,7 @@ class CopyOptions:
     schemas: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    overwrite: bool = False  # drop a database on the target that this migration has not made, when it is begun
     throttle: int = 0  # bytes a second of all relays of a database together; 0: as fast as can be
     max_connections: int = 0  # sessions on each side; 0: half of those that are free
     max_standby_lag: int = 0  # bytes that the source's standbys may be behind before the copy rests; 0: not watched

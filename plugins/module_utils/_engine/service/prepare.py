@@ -59,7 +59,7 @@ def check_ground(spec: MigrationSpec) -> None:
     with connect(spec.target, purpose="prepare") as target:
         for database in spec.databases:
             connect(spec.source, database, purpose="prepare").close()
-            if read_facts(target, database):
+            if read_facts(target, database) and not spec.copy.overwrite:
                 own_database(spec, database)
 
 
@@ -98,7 +98,7 @@ def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDe
         else:
             snapshot = desk.export(Order("plain"))
         undo.callback(snapshot.close)
-        prepare_target(spec, database)
+        prepare_target(spec, database, overwrite=spec.copy.overwrite)
         undo.callback(_undo_target, spec, database)
         with connect(spec.target, database, purpose="prepare") as conn:
             Ledger(conn).create(spec.key)

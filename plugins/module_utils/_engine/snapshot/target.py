@@ -62,12 +62,13 @@ def create_statement(name: str, facts: DatabaseFacts, target_version: int) -> st
     return " ".join(words)
 
 
-def prepare_target(spec: MigrationSpec, database: str) -> None:
+def prepare_target(spec: MigrationSpec, database: str, *, overwrite: bool = False) -> None:
     """Create ``database`` on the target like the source's, or accept the one that this migration made.
 
     It is made under another name, gets its ledger, and only then its own name: a database of this name without our ledger is never ours.
     One whose schema was not finished is made anew.
 
+    :param overwrite: drop one that is not ours (R108), unless somebody is connected to it.
     :raises Conflict: PGM3001 if it exists and is not ours.
     :raises CopyError: if it cannot be created like the source's.
     """
@@ -80,6 +81,9 @@ def prepare_target(spec: MigrationSpec, database: str) -> None:
         raise CopyError(f"The database {database} is not on {spec.source.label()}.", server=spec.source.label())
     with connect(spec.target, purpose="prepare") as conn:
         there = read_facts(conn, database)
+        if there and overwrite and _owner(spec, database) != spec.key:
+            _drop_unused(conn, spec, database)
+            there = None
         if there and not own_database(spec, database):
             _drop(conn, spec, database)
             there = None
@@ -94,22 +98,36 @@ def own_database(spec: MigrationSpec, database: str) -> bool:
     :raises Conflict: if it is not ours.
     """
     with connect(spec.target, database, purpose="prepare") as conn, server_errors("read the ledger", spec.target, database, kind=CopyError):
-        ledger = Ledger(conn)
-        key = None
-        try:
-            key = ledger.owner()
-        except psycopg.errors.InsufficientPrivilege:  # somebody else's ledger
-            key = "another user"
-        if key == spec.key:
-            return ledger.step_done(PRE_DATA)
+        if (key := _key_of_ledger(conn)) == spec.key:
+            return Ledger(conn).step_done(PRE_DATA)
     made = f"it belongs to the migration {key}" if key else "it was not made by this migration"
     raise Conflict(
         f"The database {database} exists already on {spec.target.label()}, and {made}.",
         code="PGM3001",
-        hint="Drop or rename it on the target, or migrate to another server; nothing in it was touched.",
+        hint="Drop or rename it on the target, say copy.overwrite: true to have it dropped, or migrate to another server; nothing in it was"
+        " touched.",
         server=spec.target.label(),
         details={"azure_code": "603101", "database": database},
     )
+
+
+def _owner(spec: MigrationSpec, database: str) -> str | None:
+    """Key of the migration that made the existing database; None if none did."""
+    with connect(spec.target, database, purpose="prepare") as conn, server_errors("read the ledger", spec.target, database, kind=CopyError):
+        return _key_of_ledger(conn)
+
+
+def _key_of_ledger(conn: psycopg.Connection[t.Any]) -> str | None:
+    try:
+        return Ledger(conn).owner()
+    except psycopg.errors.InsufficientPrivilege:  # somebody else's ledger
+        return "another user"
+
+
+def _drop_unused(conn: psycopg.Connection[t.Any], spec: MigrationSpec, database: str) -> None:
+    hint = "Somebody may still use it: see pg_stat_activity on the target. Only its owner can drop it."
+    with server_errors(f"drop the database {database}, as copy.overwrite says", spec.target, kind=CopyError, hint=hint):
+        conn.execute(f"DROP DATABASE IF EXISTS {quote_ident(database)}")
 
 
 def _drop(conn: psycopg.Connection[t.Any], spec: MigrationSpec, database: str) -> None:

@@ -63,6 +63,9 @@ def database_on_target(ctx: Context) -> t.Iterator[Issue]:
         yield ok("begun by this migration; it goes on", object=ctx.database)
     else:
         whose = f"of the migration {owner}" if owner else "and is not of this migration"
+        if ctx.spec.copy.overwrite:
+            yield warn(f"database {ctx.database} exists on the target {whose}; it is dropped, as copy.overwrite says", object=ctx.database)
+            return
         yield fail(f"database {ctx.database} exists on the target {whose}", fix, object=ctx.database)
 
 

@@ -31,7 +31,7 @@ ON_SOURCE = "PGM2201"
 
 OUTSIDE_REGISTRY = {
     LEFT_OUT: ("left out", "Failed", "repair the finding that is named, then validate again", "Checks that could not run, and why."),
-    SELECTION: ("selected databases", "Failed", "name at most eight existing databases, or [all]", "There is something to migrate (R65)."),
+    SELECTION: ("selected databases", "Failed", "name existing databases, or [all]", "There is something to migrate (R65)."),
     BROKEN_OFF: ("check broken off", "Warning", "see the message", "A check that the server refused or cut short."),
 }
 """Findings that are no check's own: name, severity, remedy, purpose."""
