@@ -52,6 +52,15 @@ options:
     type: str
     choices: [offline, online]
     default: offline
+  rollback:
+    description:
+      - With V(prepared) the cutover leaves a stream from the target back to the source, by which the applications can go back without a
+        loss.
+      - It needs O(mode=online), a fence other than V(none), C(wal_level=logical) on the target, a user there with C(REPLICATION), and a
+        user on the source that may write the tables.
+    type: str
+    choices: [none, prepared]
+    default: none
   databases:
     description:
       - Names of the databases. The single name V(all) stands for every user database of the source.
@@ -282,6 +291,12 @@ options:
       unfence_command:
         description:
           - Command to run on the runtime host, as words, when the cutover was given back. It lets the writers go on at the source.
+        type: list
+        elements: str
+        default: []
+      rollback_release:
+        description:
+          - Command to run on the runtime host, as a list of words, at the moment when a rollback lets the source be written again.
         type: list
         elements: str
         default: []

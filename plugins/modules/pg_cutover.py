@@ -18,7 +18,19 @@ description:
   - When the migration has succeeded already, nothing changes and the same result is returned.
   - Before anything is done, what it needs is checked, and the pause is predicted from what a marker takes from source to target now.
   - In check mode that is all. The checks and the forecast are returned, and the task fails with what the cutover would be refused with.
+  - With O(rollback=prepared) a stream from the target back to the source is left behind, and O(state=rolled_back) switches back by it, with
+    the same guarantees. O(state=finished) gives it up.
 options:
+  state:
+    description:
+      - With V(switched) the target becomes the server of the applications.
+      - With V(rolled_back) the source does again, with all that was written to the target since. It needs O(rollback=prepared) at the
+        cutover. The options of O(cutover) hold for it as well, with O(cutover.rollback_release) in the place of O(cutover.release).
+      - With V(finished) the stream back to the source ends and everything that belongs to it is removed from both servers. The source stays
+        fenced.
+    type: str
+    choices: [switched, rolled_back, finished]
+    default: switched
   wait_timeout:
     description:
       - Most seconds to watch. The cutover itself is limited by O(cutover.max_pause); the comparison of all rows comes after it.
@@ -49,6 +61,16 @@ EXAMPLES = r"""
     cutover:
       max_pause: 10
   register: cutover
+
+- name: Go back to the source
+  pgops.migration.pg_cutover:
+    state: rolled_back
+    name: shop-2026
+    mode: online
+    rollback: prepared
+    source: "{{ pg_migration.source }}"
+    target: "{{ pg_migration.target }}"
+    databases: "{{ pg_migration.databases }}"
 
 - name: Tell how long writers were paused
   ansible.builtin.debug:
@@ -103,6 +125,16 @@ lsn:
   returned: when a cutover was made
   type: dict
   sample: {shop: 4/7A0C1F28}
+removed:
+  description: What was removed from both servers.
+  returned: with O(state=finished)
+  type: list
+  elements: str
+notes:
+  description: What could not be restored on the source.
+  returned: with O(state=finished)
+  type: list
+  elements: str
 verification:
   description: What the comparison of all rows found.
   returned: when it was made
@@ -166,7 +198,7 @@ from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import migration_options, wait_options
 from ..module_utils._ansible.watch import Status, describe, fail_if_failed, latency, watch
 from ..module_utils._engine.cutover.machine import expectation
-from ..module_utils._engine.errors import CutoverAborted, MigrationError
+from ..module_utils._engine.errors import CutoverAborted, MigrationError, ServiceError
 from ..module_utils._engine.monitor.text import cutover_lines
 from ..module_utils._engine.spec import CutoverOptions
 
@@ -175,6 +207,7 @@ if t.TYPE_CHECKING:
     from ..module_utils._engine.spec import MigrationSpec
 
 TOLD = ("phases", "pause_seconds", "lsn", "time", "fenced_at", "released_at", "forecast_seconds", "checks")
+NO_WAY_BACK = "PGM5202"
 KEYS = tuple(field.name for field in dataclasses.fields(CutoverOptions))
 
 
@@ -209,16 +242,16 @@ def tell(module: MigrationModule, status: Status) -> None:
     describe(module, status, reached=status["state"] == "Succeeded")
     cutover = status.get("cutover")
     if cutover and not cutover.get("given_back"):
-        picked = {
-            key: cutover.get(key)
-            for key in ("phases", "pause_seconds", "lsn", "time", "fenced_at", "released_at", "forecast_seconds", "checks")
-        }
+        picked = {key: cutover.get(key) for key in TOLD}
         module.result.add(**picked, verification=status.get("verification"), lines=cutover_lines(status))
 
 
 def options(module: MigrationModule) -> dict[str, t.Any]:
-    """The options of the cutover that the task gives."""
-    return {key: module.params["cutover"][key] for key in KEYS}
+    """The options of the cutover that the task gives. A rollback leads the writers elsewhere."""
+    given = {key: module.params["cutover"][key] for key in KEYS}
+    if module.params["state"] == "rolled_back":
+        given.update(release=given["rollback_release"], rollback_release=[])
+    return given
 
 
 def predict(module: MigrationModule, told: dict[str, t.Any]) -> None:
@@ -284,12 +317,61 @@ def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> 
         module.fail(MigrationError.from_dict(ended["cutover"]["given_back"]), phase=ended["substate"], state=ended["state"])
 
 
+def keep_way_back(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
+    """Have the source follow the target once the cutover has prepared it."""
+    status = manager.status(spec.key)
+    if module.check_mode or status is None or status["state"] != "Succeeded":
+        return
+    try:
+        started = manager.start_way_back(spec)
+    except ServiceError as exc:
+        if exc.code != NO_WAY_BACK:
+            raise
+        return  # given up, or asked for after the cutover
+    if started:
+        module.result.changed = True
+    tell(module, manager.status(spec.key) or status)
+
+
+def roll_back(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
+    """Switch back to the source, with what was written to the target since."""
+    back = manager.way_back(spec)
+    status = manager.status(back.key)
+    if status is None and not module.check_mode:
+        manager.start_way_back(spec)
+        status = watch(manager, back.key, lambda seen: seen["state"] == "WaitingForUserAction", module.params["wait_timeout"])
+    if status is not None and status["state"] == "Canceled":
+        raise ServiceError(f"The way back of {spec.name} was given up.", code=NO_WAY_BACK)
+    cut_over(module, manager, back)
+
+
+def finish(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
+    """Give the way back up."""
+    status = manager.status(spec.key)
+    back = (status or {}).get("way_back") or {}
+    over = back.get("state") in (None, "Succeeded", "Canceled")
+    module.result.plan(not over, {"way_back": back.get("state")}, {"way_back": "Canceled"})
+    module.result.add(reached=True, removed=[], notes=[], summary="there is no way back" if over else "the way back is given up")
+    if not (over or module.check_mode):
+        module.result.add(**manager.end_way_back(spec))
+        status = manager.status(spec.key)
+    if status:
+        describe(module, status, reached=True)
+
+
 def main() -> t.NoReturn:
     """Entry point."""
-    module = MigrationModule(migration_options().merge(wait_options(600)))
+    state: dict[str, t.Any] = {"type": "str", "choices": ["switched", "rolled_back", "finished"], "default": "switched"}
+    module = MigrationModule(migration_options().merge(wait_options(600)).update(state=state))
     with module.reporting():
         manager = module.manager()
-        cut_over(module, manager, manager.begun(module.spec()))
+        spec = manager.begun(module.spec())
+        if module.params["state"] == "switched":
+            cut_over(module, manager, spec)
+            if spec.rollback == "prepared":
+                keep_way_back(module, manager, spec)
+        else:
+            (roll_back if module.params["state"] == "rolled_back" else finish)(module, manager, spec)
     module.exit()
 
 

@@ -21,7 +21,7 @@ from .result import Result
 if t.TYPE_CHECKING:
     from .._engine.service.manager import Manager
 
-SPEC_KEYS = ("name", "option", "mode", "source", "target", "databases", "copy", "changes", "cutover", "globals", "monitor")
+SPEC_KEYS = ("name", "option", "mode", "rollback", "source", "target", "databases", "copy", "changes", "cutover", "globals", "monitor")
 LIBRARY_MISSING = "PGM8002"
 
 

@@ -15,6 +15,7 @@ from .._engine.spec import (
     ON_DDL,
     OPTIONS,
     PLUGINS,
+    ROLLBACKS,
     SOURCE_TYPES,
     SSLMODES,
     SUPERUSER_POLICIES,
@@ -27,7 +28,7 @@ from .._engine.spec import (
 )
 from .argspec import ArgumentSpec
 
-_WORDS = ("release", "fence_command", "unfence_command", "pgbouncer", "pgbouncer_databases")
+_WORDS = ("release", "fence_command", "unfence_command", "rollback_release", "pgbouncer", "pgbouncer_databases")
 SUPERVISORS = ("auto", "systemd", "process")
 
 
@@ -69,6 +70,7 @@ def migration_options() -> ArgumentSpec:
             "name": {"type": "str", "required": True},
             "option": {"type": "str", "choices": list(OPTIONS), "default": "validate_and_migrate"},
             "mode": {"type": "str", "choices": list(MODES), "default": "offline"},
+            "rollback": {"type": "str", "choices": list(ROLLBACKS), "default": "none"},
             "databases": {"type": "list", "elements": "str", "required": True},
         }
     )

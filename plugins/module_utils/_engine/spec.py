@@ -40,6 +40,7 @@ SUPERUSER_POLICIES = ("remove", "demote")
 ACKNOWLEDGE = ("spooled", "applied")
 COMPRESSION = ("auto", "always", "never")
 ON_DDL = ("fail", "pause", "ignore")
+ROLLBACKS = ("none", "prepared")
 
 MAX_DATABASES = 8
 """Databases in one attempt (R65)."""
@@ -69,6 +70,11 @@ class Endpoint:
     connect_timeout: int = 10
     storage_gb: int = 0  # size of the server's disk in GB, which it cannot be asked for; 0: not given
     tag: str = ""  # what the names of our sessions carry besides our own: the migration's key
+
+    @classmethod
+    def at(cls, host: str, port: int) -> Endpoint:
+        """Some server of which no more than the address is known."""
+        return cls("", "", host, "", port)
 
     def public(self) -> dict[str, t.Any]:
         """All but the password."""
@@ -125,8 +131,9 @@ class ChangeOptions:
 @dataclasses.dataclass(frozen=True)
 class CutoverOptions:
     """The cutover. Times in seconds. Commands are lists of words: ``release`` is run when the target may be written, ``fence_command``
-    stops the writers, ``unfence_command`` lets them go on at the source. ``pgbouncer`` are connection strings of admin consoles, without
-    passwords; ``pgbouncer_databases`` what to pause there, by default the databases that migrate."""
+    stops the writers, ``unfence_command`` lets them go on at the source, ``rollback_release`` is run when a rollback has led back
+    there. ``pgbouncer`` are connection strings of admin consoles, without passwords; ``pgbouncer_databases`` what to pause there, by
+    default the databases that migrate."""
 
     max_latency: float = 5.0
     max_pause: float = 30.0
@@ -136,6 +143,7 @@ class CutoverOptions:
     release: tuple[str, ...] = ()
     fence_command: tuple[str, ...] = ()
     unfence_command: tuple[str, ...] = ()
+    rollback_release: tuple[str, ...] = ()
     pgbouncer: tuple[str, ...] = ()
     pgbouncer_databases: tuple[str, ...] = ()
     verify: bool = True
@@ -173,6 +181,8 @@ class MigrationSpec:
     databases: tuple[str, ...]
     option: str = "validate_and_migrate"
     mode: str = "offline"
+    rollback: str = "none"  # prepared: the cutover leaves a stream from the target back to the source
+    back_of: str = ""  # this is such a stream, of the migration with this key; nothing on its target was made by us
     copy: CopyOptions = CopyOptions()
     changes: ChangeOptions = ChangeOptions()
     cutover: CutoverOptions = CutoverOptions()
@@ -236,6 +246,8 @@ class MigrationSpec:
             databases=tuple(databases),
             option=_choice("option", data.get("option", "validate_and_migrate"), OPTIONS),
             mode=_choice("mode", data.get("mode", "offline"), MODES),
+            rollback=_choice("rollback", data.get("rollback", "none"), ROLLBACKS),
+            back_of=str(data.get("back_of", "")),
             copy=_section("copy", CopyOptions, data.get("copy")),
             changes=_section("changes", ChangeOptions, data.get("changes")),
             cutover=_section("cutover", CutoverOptions, data.get("cutover")),
@@ -254,6 +266,7 @@ class MigrationSpec:
             raise SpecificationError(f"pg_migration.changes.lanes is {spec.changes.lanes}; allowed: 1 to {MAX_LANES}.")
         if any("." not in pattern for pattern in spec.copy.tables):
             raise SpecificationError("pg_migration.copy.tables holds a name without its schema.", hint="Write schema.table, or schema.*.")
+        check_rollback(spec)
         if (spec.source.host.lower(), spec.source.port) == (spec.target.host.lower(), spec.target.port):
             raise SpecificationError("Source and target are the same server.", hint="Give the target's own host and port.")
         return spec
@@ -299,6 +312,20 @@ def check_cutover(options: CutoverOptions) -> None:
         raise SpecificationError(
             "cutover.fence_command and cutover.unfence_command belong together: a cutover that is given back must open what it closed."
         )
+
+
+def check_rollback(spec: MigrationSpec) -> None:
+    """What a way back needs of the specification.
+
+    :raises SpecificationError: it is not there.
+    """
+    if spec.rollback == "prepared" and not (spec.online and spec.cutover.proven):
+        raise SpecificationError(
+            "pg_migration.rollback is prepared, which needs mode: online and a cutover.fence other than none.",
+            hint="Without a fence writes could go to both sides, and no stream could bring them together.",
+        )
+    if spec.rollback == "prepared":
+        check_name(f"{spec.name}-back")
 
 
 def _refuse_unknown(where: str, data: t.Mapping[str, t.Any], known: t.Collection[str]) -> None:

@@ -35,6 +35,9 @@ DRAIN_SECONDS = 3600.0
 """How long a drain may take where nobody is kept waiting for it."""
 
 RESUME_SECONDS = 10.0
+OPEN_SECONDS = 1.0
+"""Pause between attempts to open the server that a rollback leads to."""
+
 RELY_ON_SILENCE = ("read_only", "external")
 """Fences that are nothing without the proof of the stream."""
 
@@ -88,13 +91,25 @@ class Cutover:
     """One attempt to switch ``spec``'s databases over.
 
     :param ask: ``await ask(database, command, **arguments)`` has a worker do its part.
+    :param open_target: what opens the target before the writers are led there; of a rollback, whose target is fenced.
+    :param way_back: leave a stream from the target to the source.
     :ivar phase: the one that it is at.
     """
 
-    def __init__(self, paths: MigrationPaths, spec: MigrationSpec, databases: t.Sequence[str], options: CutoverOptions, ask: Ask) -> None:
+    def __init__(
+        self,
+        paths: MigrationPaths,
+        spec: MigrationSpec,
+        options: CutoverOptions,
+        ask: Ask,
+        *,
+        open_target: t.Callable[[], str] | None = None,
+        way_back: bool = False,
+    ) -> None:
+        self._open_target, self._way_back = open_target, way_back
         self._paths = paths
         self._spec = spec
-        self._databases = list(databases)
+        self._databases = list(spec.databases)
         self._options = options
         self._ask = ask
         self._journal = FenceJournal(paths.fence)
@@ -185,7 +200,8 @@ class Cutover:
 
     async def _complete(self, deadline: float) -> str:
         proof = self._options.verify and self._options.proven
-        answers = await self._each("complete", deadline, "complete", proof=proof)
+        seconds = max(0.0, deadline - time.monotonic())
+        answers = await self._each("complete", deadline, "complete", proof=proof, way_back=self._way_back, timeout=seconds)
         totals = {key: sum(a[key] for a in answers) for key in answers[0]}
         return ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in totals.items())
 
@@ -224,7 +240,9 @@ class Cutover:
     async def _let_in(self) -> str:
         """Lead the writers to the target: the user's command first, then the poolers. A pooler whose command has failed still leads to the
         source: it stays paused."""
+        opened = await self._open_until_done() if self._open_target else ""
         text, failed = await asyncio.to_thread(self._run_hook) if self._options.release else ("no hook", False)
+        text = opened + text
         gates = [fence for fence in self._fences if isinstance(fence, Gate)]
         for gate in gates:
             if failed:
@@ -236,6 +254,17 @@ class Cutover:
                 text += f"; FAILED: {exc.message}"
         self.result.released_at = now()
         return text.removesuffix("; ")
+
+    async def _open_until_done(self) -> str:
+        """Behind the point of no return both sides are closed until this has worked: it is tried for as long as it takes, and the phase
+        says why."""
+        while self._open_target:
+            try:
+                return await asyncio.to_thread(self._open_target) + "; "
+            except MigrationError as exc:
+                self.phase = f"release: the writers wait, because their server cannot be opened: {exc.message}"
+                await asyncio.sleep(OPEN_SECONDS)
+        return ""
 
     async def _release(self) -> str:
         if self._options.proven:

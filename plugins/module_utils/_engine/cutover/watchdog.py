@@ -72,13 +72,23 @@ class FenceJournal:
             write_json(self.path, {**journal, "state": "lifted"})
             return True
 
+    def give_back(self, endpoint: Endpoint) -> None:
+        """Open a source that was released long ago, because a rollback has led back to it; safe to repeat. The gates lead elsewhere since.
+
+        :raises MigrationError: the first error; the rest is opened.
+        """
+        with self._locked() as journal:
+            if journal and journal["state"] == "released":
+                _lift_all(endpoint, [change for change in journal["changes"] if change["kind"] != "gate"])
+                write_json(self.path, {**journal, "state": "given back"})
+
     def changes(self) -> list[Change]:
         """What the fence changed, or is about to."""
         journal = read_json(self.path)
         return list(journal["changes"]) if journal else []
 
     def state(self) -> str:
-        """``none``, ``fenced``, ``released`` or ``lifted``."""
+        """``none``, ``fenced``, ``released``, ``lifted``, or ``given back`` after a rollback."""
         journal = read_json(self.path)
         return str(journal["state"]) if journal else "none"
 

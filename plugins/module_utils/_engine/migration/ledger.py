@@ -16,6 +16,9 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA
 from ..postgres.lsn import parse_lsn
 
+WAY_BACK = "way back"
+"""Step of a ledger on a source that a way back leads to: the database was not made by us, and is never ours to drop."""
+
 _CREATE = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 REVOKE ALL ON SCHEMA {SCHEMA} FROM PUBLIC;

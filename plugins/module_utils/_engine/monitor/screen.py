@@ -7,7 +7,19 @@ from __future__ import annotations
 import typing as t
 
 from .after import after_lines
-from .text import SHOWN_STATE, SHOWN_TYPE, Status, clock, columns, cutover_lines, duration, human_bytes, human_seconds, set_text
+from .text import (
+    SHOWN_STATE,
+    SHOWN_TYPE,
+    Status,
+    clock,
+    columns,
+    cutover_lines,
+    duration,
+    human_bytes,
+    human_seconds,
+    set_text,
+    way_back_text,
+)
 
 EVENTS = 5
 """Events that are shown, the newest."""
@@ -18,7 +30,7 @@ def detail_lines(status: Status) -> list[str]:
     kind = f"{SHOWN_TYPE.get(status['option'], status['option'])}, {status['mode']}"
     state = SHOWN_STATE.get(status["state"], status["state"])
     lines = [f"{status['name']}  {state} / {status['substate']}  {kind}  {duration(status['duration_seconds'])}"]
-    lines += [f"  {set_text(status)}"] if status.get("set") else []
+    lines += [f"  {text}" for text in (set_text(status), way_back_text(status)) if text]
     for side in ("source", "target"):
         end = status[side]
         lines.append(f"  {side}  {end['type']:<16} {end['host']}:{end['port']} as {end['user']}, sslmode {end['sslmode']}")

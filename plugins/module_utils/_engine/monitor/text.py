@@ -107,7 +107,7 @@ def columns(table: t.Sequence[t.Sequence[str]]) -> list[str]:
 def details(status: Status) -> dict[str, t.Any]:
     """One migration in two parts that are complete on their own: validation and migration (R82)."""
     head = {k: status[k] for k in ("key", "name", "state", "substate", "mode", "option", "source", "target", "databases")}
-    head["set"] = status.get("set")
+    head.update({k: status.get(k) for k in ("set", "way_back")})
     times = {k: status[k] for k in ("created", "started", "ended", "duration_seconds")}
     moved = ("progress", "plugin", "cutover", "verification", "canceled", "after")
     migration = {**{k: status.get(k) for k in moved}, "state": status["state"], "substate": status["substate"], **times}
@@ -124,6 +124,24 @@ def set_text(status: Status) -> str:
     return f"set {part['number']} of {part['of']}, {len(part['databases'])} databases in all{following}"
 
 
+WAY_BACK = {
+    "prepared": "way back prepared: play cutover again to start its stream",
+    "Succeeded": "rolled back: the source serves again",
+    "Canceled": "way back given up",
+}
+
+
+def way_back_text(status: Status) -> str:
+    """Whether there is a way back, and how near the source is; empty where none was prepared."""
+    back = status.get("way_back")
+    if not back:
+        return ""
+    if back["state"] in WAY_BACK:
+        return WAY_BACK[back["state"]]
+    latency = "not known" if back["latency_seconds"] is None else f"{back['latency_seconds']:.1f} s"
+    return f"way back: pgops.migration.rollback (reverse stream {back['state']}, latency {latency})"
+
+
 def cutover_lines(status: Status) -> list[str]:
     """What the cutover did, a line a phase, and how it ended."""
     cutover = status.get("cutover") or {}
@@ -138,7 +156,7 @@ def cutover_lines(status: Status) -> list[str]:
     paused = f" Writers were paused for {pause:.2f} s." if pause is not None else ""
     if cutover.get("released_at"):
         lines.append(f"{status['state']}.{paused} Certificate: {status['files']['report']}")
-        lines += [set_text(status)] if status.get("set") else []
+        lines += [text for text in (set_text(status), way_back_text(status)) if text]
     return lines
 
 

@@ -39,8 +39,8 @@ def restore_databases(spec: MigrationSpec, databases: t.Iterable[str]) -> list[s
 
 def drop_databases(spec: MigrationSpec) -> list[str]:
     """Drop the databases on the target that this migration made and nobody else (R106); their names."""
-    dropped = []
-    for database in spec.databases:
+    dropped: list[str] = []
+    for database in () if spec.back_of else spec.databases:
         try:
             with connect(spec.target, database, purpose="cancel") as conn:
                 ours = Ledger(conn).owner() == spec.key

@@ -20,10 +20,11 @@ from ..cutover.watchdog import FenceJournal
 from ..errors import ConnectionFailed, MigrationError
 from ..globals.marker import MARKER
 from ..globals.plan import revoke_admin_memberships
-from ..migration.ledger import Ledger
+from ..migration.ledger import WAY_BACK, Ledger
 from ..migration.paths import MigrationPaths
 from ..migration.states import ACTIVE, State
 from ..postgres.catalog import PROVIDER_DATABASES
+from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name, quote_ident
 from ..postgres.session import connect, server_errors
 from ..source.cleanup import Leftover, find_ours, remove_ours
@@ -127,26 +128,31 @@ class Cleanup:
     def _on_source(self) -> t.Iterator[Item]:
         for found in find_ours(self._source, key=self._key):
             yield Item("source", found.kind, found.name, found.database, "", found.pid)
+        for name, owner, dummy in self._ledgers(self._source):
+            yield Item("source", "ledger", owner, name, owner)
 
     def _on_target(self) -> t.Iterator[Item]:
         for found in find_ours(self._target, key=self._key):
-            if found.kind == "session":
-                yield Item("target", found.kind, found.name, found.database, "", found.pid)
+            yield Item("target", found.kind, found.name, found.database, "", found.pid)
+        for name, owner, made in self._ledgers(self._target):
+            if made:
+                yield Item("target", "database", name, name, owner)
+            yield Item("target", "ledger", owner, name, owner)
         with connect(self._target, purpose="cleanup") as conn:
-            names = [
-                row[0] for row in conn.execute("SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1")
-            ]
             remembered = conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [MARKER]).fetchone() is not None
-        for name in names:
-            if name in PROVIDER_DATABASES:
-                continue
-            with contextlib.suppress(ConnectionFailed), connect(self._target, name, purpose="cleanup") as conn:
-                owner = Ledger(conn).owner()
-                if owner and self._key in (None, owner):
-                    yield Item("target", "database", name, name, owner)
-                    yield Item("target", "ledger", owner, name, owner)
         if remembered and self._key is None:
             yield Item("target", "role", MARKER)
+
+    def _ledgers(self, endpoint: Endpoint) -> t.Iterator[tuple[str, str, bool]]:
+        """Each database with a ledger, the migration that it belongs to, and whether that made the database (a way back did not)."""
+        with connect(endpoint, purpose="cleanup") as conn:
+            query = "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
+            names = [row[0] for row in conn.execute(query) if row[0] not in PROVIDER_DATABASES]
+        for name in names:
+            with contextlib.suppress(ConnectionFailed), connect(endpoint, name, purpose="cleanup") as conn:
+                owner = _owner(conn)
+                if owner and self._key in (None, owner):
+                    yield name, owner, not Ledger(conn).step_done(WAY_BACK)
 
     def _on_host(self) -> t.Iterator[Item]:
         known = {record["key"] for record in self._records}
@@ -182,10 +188,10 @@ class Cleanup:
         return removed
 
     def _remove(self, item: Item) -> None:
+        endpoint = self._source if item.place == "source" else self._target
         if item.kind == "fence":
             FenceJournal(MigrationPaths(self._home, item.key).fence).lift(self._source)
         elif item.kind in ("slot", "publication", "session"):
-            endpoint = self._source if item.place == "source" else self._target
             remove_ours(endpoint, only=Leftover(item.kind, item.name, item.database, item.pid))
         elif item.kind == "database":
             with connect(self._target, purpose="cleanup") as conn, server_errors(f"drop the database {item.name}", self._target):
@@ -195,8 +201,8 @@ class Cleanup:
         elif item.kind == "ledger":
             with (
                 contextlib.suppress(ConnectionFailed),  # it went with its database
-                connect(self._target, item.database, purpose="cleanup") as conn,
-                server_errors("drop the ledger", self._target, item.database),
+                connect(endpoint, item.database, purpose="cleanup") as conn,
+                server_errors("drop the ledger", endpoint, item.database),
             ):
                 restore(conn)  # what rested on the target is remembered in the ledger
                 validate_restored(conn)
@@ -216,6 +222,14 @@ class Cleanup:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _owner(conn: psycopg.Connection[t.Any]) -> str | None:
+    """Whose the ledger of this database is; None where there is none that we may read."""
+    try:
+        return Ledger(conn).owner()
+    except psycopg.errors.InsufficientPrivilege:
+        return None
 
 
 def _working(paths: MigrationPaths) -> list[Path]:

@@ -13,12 +13,13 @@ import typing as t
 from pathlib import Path
 
 from ..errors import Conflict, ConnectionFailed, CutoverAborted, IllegalTransition, MigrationError, ServiceError, SpecificationError
+from ..migration.back import back_key, back_spec
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
-from ..migration.states import ACTIVE, RESUMABLE, State, Substate
+from ..migration.states import ACTIVE, RESUMABLE, TERMINAL, State, Substate
 from ..monitor import files
 from ..monitor.history import History
-from ..monitor.text import set_text
+from ..monitor.text import set_text, way_back_text
 from ..postgres.catalog import is_selection
 from ..postgres.session import connect
 from ..spec import MAX_DATABASES, Endpoint, MigrationSpec, key_of
@@ -29,6 +30,7 @@ from .cleanup import Cleanup
 from .control import ask_service
 from .sets import FACT, Sets, key_of_set, known_sets, newest
 from .status import aged, summarize
+from .wayback import give_up, prepared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +193,45 @@ class Manager:
             raise CutoverAborted(exc.message, code=exc.code, hint=exc.hint, details=exc.details) from exc
         return self._known(key)
 
+    def way_back(self, spec: MigrationSpec) -> MigrationSpec:
+        """The migration from the target of ``spec`` to its source, of the databases that were migrated."""
+        record = self._catalogue.get(spec.key)
+        return back_spec(spec.for_databases(record["spec"]["databases"]) if record else spec)
+
+    def start_way_back(self, spec: MigrationSpec) -> bool:
+        """Start the stream from the target to the source that the cutover of ``spec`` has prepared, or start its service again; True if
+        there was something to start.
+
+        :raises ServiceError: PGM5202 if no way back was prepared.
+        """
+        back = self.way_back(spec)
+        record = self._catalogue.get(back.key)
+        if record is None and not prepared(self._paths(back.key), back):
+            raise ServiceError(
+                f"The cutover of {spec.name} has left no way back.",
+                code="PGM5202",
+                hint="It is made by a cutover with rollback: prepared, and is gone after finish.",
+            )
+        if record is not None and State(record["state"]) in TERMINAL or self._plan_one(back).action == "none":
+            return False
+        self.start(back)
+        return True
+
+    def end_way_back(self, spec: MigrationSpec) -> dict[str, t.Any]:
+        """Give the way back of ``spec`` up (the playbook finish): the target is the only server from now on, the source stays closed. What
+        was removed as ``removed``, what could not be restored on the source as ``notes``; nothing if it is over already.
+
+        :raises IllegalTransition: a rollback is under way.
+        """
+        back = self.way_back(spec)
+        record = self._catalogue.get(back.key)
+        if record is not None:
+            if State(record["state"]) in TERMINAL:
+                return {"removed": [], "notes": []}
+            return dict(self.cancel(back.key)["canceled"])
+        removed, notes = give_up(self._paths(back.key), back)
+        return {"removed": removed, "notes": notes}
+
     def precheck(self, key: str, options: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """What speaks for and against a cutover now, and the pause that it would cost; changes nothing. See ``Supervisor``.
 
@@ -204,13 +245,14 @@ class Manager:
         :raises IllegalTransition: it has ended already (R103).
         """
         status = self._known(key)
-        state, substate = State(status["state"]), Substate(status["substate"])
+        state = State(status["state"])
         if state in (State.SUCCEEDED, State.VALIDATION_FAILED, State.FAILED):
             raise IllegalTransition(f"{status['name']} is {state.value} and cannot be canceled.", hint=refusal_hint(state))
         paths = self._paths(key)
         if state is State.CANCELED and not paths.spec.exists():
             return status  # cleaned up since
         launcher.stop(paths, self._supervisor)
+        substate = Substate(self._known(key)["substate"])  # it may have gone on until then
         if state is not State.CANCELED:
             self._catalogue.move(key, State.CLEANING_UP, substate)
         spec = paths.read_spec()
@@ -218,6 +260,9 @@ class Manager:
         dropped = drop_databases(spec) if drop_target else []
         kept = [database for database in spec.databases if database not in dropped]
         notes = restore_databases(spec, kept)
+        if spec.back_of or spec.rollback == "prepared":
+            more = give_up(paths, spec if spec.back_of else back_spec(spec))
+            removed, notes = removed + more[0], notes + more[1]
         self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": kept, "notes": notes})
         if state is not State.CANCELED:
             self._catalogue.move(key, State.CANCELED, substate)
@@ -271,6 +316,11 @@ class Manager:
         status = self._known(key)
         paths = self._paths(key)
         state = State(status["state"])
+        if (status["way_back"] or {}).get("state") not in (None, *(ended.value for ended in TERMINAL)):
+            raise IllegalTransition(
+                f"The way back of {status['name']} is {status['way_back']['state']}; a rollback needs this record.",
+                hint="Play finish to give it up, or rollback.",
+            )
         if state in ACTIVE or (state is State.FAILED and paths.spec.exists()):
             self.cancel(key)
         launcher.stop(paths, self._supervisor)
@@ -336,6 +386,7 @@ class Manager:
             "target": spec["target"],
             "databases": spec["databases"],
             "set": facts.get(FACT),
+            "way_back": self._way_back(record),
             "created": record["created"],
             "started": record["started"],
             "ended": record["ended"],
@@ -361,10 +412,24 @@ class Manager:
                 "page": str(paths.page),
             },
         }
-        status["summary"] = "  ".join(part for part in (summarize(status), set_text(status)) if part)
+        status["summary"] = "  ".join(part for part in (summarize(status), set_text(status), way_back_text(status)) if part)
         if State(record["state"]) in ACTIVE and pid is None:
             status["summary"] += "  (the service does not run: play migrate again)"
         return status
+
+    def _way_back(self, record: t.Mapping[str, t.Any]) -> dict[str, t.Any] | None:
+        """Where the way back of a migration that was cut over stands; None where it has none."""
+        spec = record["spec"]
+        if spec.get("rollback") != "prepared" or not (record["facts"].get("cutover") or {}).get("released_at"):
+            return None
+        key = back_key(record["name"], Endpoint.at(spec["source"]["host"], spec["source"]["port"]))
+        back = self._catalogue.get(key)
+        if back is None:
+            return {"migration": key, "state": "prepared", "latency_seconds": None}
+        figures = _progress(read_json(self._paths(key).status) or {}, running=launcher.running_pid(self._paths(key)) is not None)
+        known = [one.get("latency_seconds") for one in figures.values()]
+        latency = max(known) if known and None not in known else None
+        return {"migration": back["name"], "state": back["state"], "latency_seconds": latency}
 
 
 def _progress(live: t.Mapping[str, t.Any], *, running: bool) -> dict[str, t.Any]:

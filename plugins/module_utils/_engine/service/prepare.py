@@ -70,6 +70,12 @@ def prepare(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk) 
     """
     work.mkdir(parents=True, exist_ok=True)
     memory = read_json(work / MEMORY)
+    if memory is None and spec.back_of:
+        raise StreamError(
+            f"The way back of {database} is lost: nothing is known of its slot in {work}.",
+            code="PGM5203",
+            hint="Give it up with the playbook pgops.migration.finish; the target is whole.",
+        )
     if memory is None:
         return _first_time(spec, database, work, desk)
     if memory.get("finished"):
@@ -164,5 +170,7 @@ def _undo_source(spec: MigrationSpec, database: str, name: str) -> None:
 
 
 def _undo_target(spec: MigrationSpec, database: str) -> None:
+    if spec.back_of:
+        return
     with contextlib.suppress(MigrationError, psycopg.Error), connect(spec.target, purpose="undo") as conn:
         conn.execute(f"DROP DATABASE IF EXISTS {quote_ident(database)}")

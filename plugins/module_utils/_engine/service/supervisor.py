@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import signal
 import time
 import typing as t
@@ -22,12 +23,13 @@ from ..globals.plan import apply_globals, plan_globals, revoke_admin_memberships
 from ..migration.catalogue import Catalogue, now
 from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
-from ..spec import MigrationSpec, check_cutover
+from ..spec import CutoverOptions, MigrationSpec, check_cutover, check_rollback
 from ..validate.runner import validate
 from .control import serve_control
 from .database import Database, first_error, refusal
 from .observer import Observer
 from .prepare import check_ground
+from .wayback import reopen_source, wants
 
 COPIES_AT_ONCE = 2
 """Databases whose base copy runs at the same time."""
@@ -226,7 +228,7 @@ class Supervisor:
         told = request.pop("told")
         options = dataclasses.replace(self._spec.cutover, **request)
         self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
-        cutover = self._running = Cutover(self._paths, self._spec, self._spec.databases, options, self._ask)
+        cutover = self._running = self._new_cutover(options)
         cutover.result.expect(told)
         try:
             result = await cutover.run()
@@ -243,6 +245,10 @@ class Supervisor:
         await self._prove(options.verify and options.proven)
         return True
 
+    def _new_cutover(self, options: CutoverOptions) -> Cutover:
+        reopen = functools.partial(reopen_source, self._paths, self._spec) if self._spec.back_of else None
+        return Cutover(self._paths, self._spec, options, self._ask, open_target=reopen, way_back=wants(options, self._spec))
+
     def _was_released(self, facts: dict[str, t.Any]) -> bool:
         """Was this migration broken off after the point of no return? The journal says so before the record can."""
         return bool((facts.get("cutover") or {}).get("released_at")) or FenceJournal(self._paths.fence).state() == "released"
@@ -251,7 +257,7 @@ class Supervisor:
         """Let the writers in if that is not known to have happened, and end."""
         self._refuse_errors()
         if not (facts.get("cutover") or {}).get("released_at"):
-            cutover = Cutover(self._paths, self._spec, self._spec.databases, self._spec.cutover, self._ask)
+            cutover = self._new_cutover(self._spec.cutover)
             self._cutover = (await cutover.finish_release()).to_dict()
             self._catalogue.remember(self._paths.key, cutover=self._cutover)
         await self._prove(False)
@@ -273,7 +279,9 @@ class Supervisor:
                 self._catalogue.event(self._paths.key, "warning", "Verification could not compare every table; see certificate.json")
         for database in self._databases.values():
             await database.receiver.stop()
-        if self._spec.globals.enabled:
+        if self._spec.back_of:
+            await asyncio.to_thread(revoke_admin_memberships, self._spec.source)
+        elif self._spec.globals.enabled and self._spec.rollback == "none":  # a rollback needs them to fence the target
             await asyncio.to_thread(revoke_admin_memberships, self._spec.target)
         for database in self._databases.values():
             await database.ask("finish")
@@ -391,6 +399,7 @@ class Supervisor:
         options: dict[str, t.Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
         wanted = dataclasses.replace(self._spec.cutover, **options)
         check_cutover(wanted)
+        check_rollback(dataclasses.replace(self._spec, cutover=wanted))
         latencies = {name: database.progress.present().get("latency_seconds") for name, database in self._databases.items()}
         plain, began = dataclasses.asdict(wanted), time.monotonic()
         answers = await asyncio.gather(*(self._ask(name, "precheck", options=plain) for name in self._databases))

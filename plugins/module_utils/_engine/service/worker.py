@@ -37,6 +37,7 @@ from .follow import Follower
 from .holder import SnapshotDesk
 from .link import Link
 from .prepare import COPIED, Prepared, prepare, remember_finished, renew_snapshot
+from .wayback import WayBack, wants
 
 
 class Worker:
@@ -52,6 +53,7 @@ class Worker:
         self._proof: ProofSnapshots | None = None
         self._choice: PluginChoice | None = None
         self._drained = 0
+        self._way_back: WayBack | None = None
         self._baseline = Baseline(paths.work(database) / FILE)
         link.on("retry", lambda command: self._follower.retry() if self._follower else None)
 
@@ -141,6 +143,8 @@ class Worker:
             return
         follower = Follower(self._paths, self._spec, self._database, prepared.choice, self._baseline, self._link)
         self._follower = follower
+        if self._spec.rollback == "prepared":
+            self._way_back = WayBack(self._paths, self._spec, self._database)
         self._phase("streaming")
         thread = threading.Thread(target=self._guarded, args=(follower,), name="apply", daemon=True)
         thread.start()
@@ -188,7 +192,10 @@ class Worker:
         """What a cutover needs of this database, and how long it would take; nothing is held or changed."""
         options = CutoverOptions(**command["options"])
         messages = bool(self._choice and self._choice.messages)
-        return precheck_database(self._spec, self._database, options, messages=messages, probe=self._probe)
+        told = precheck_database(self._spec, self._database, options, messages=messages, probe=self._probe)
+        if self._way_back and wants(options, self._spec):
+            told["checks"].append(self._way_back.check().to_dict())
+        return told
 
     def _probe(self, timeout: float) -> float | None:
         """Seconds that a marker takes from the source to the target, None if it did not come in time."""
@@ -236,11 +243,16 @@ class Worker:
             self._proof = None
         if self._follower:
             self._follower.stream.hold_at(None)
+        if self._way_back:
+            self._way_back.remove()
         return {}
 
     def _complete(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """What the stream does not carry, and the snapshots that the proof is made under."""
         done = complete_database(self._spec, self._database)
+        if self._way_back and command["way_back"]:
+            self._way_back.make(float(command["timeout"]))
+            done["ways_back"] = 1
         if command.get("proof"):
             self._proof = ProofSnapshots(self._spec, self._database)
         return done

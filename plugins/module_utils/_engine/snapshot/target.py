@@ -131,6 +131,8 @@ def _drop_unused(conn: psycopg.Connection[t.Any], spec: MigrationSpec, database:
 
 
 def _drop(conn: psycopg.Connection[t.Any], spec: MigrationSpec, database: str) -> None:
+    if spec.back_of:
+        raise Conflict(f"The database {database} on {spec.target.label()} was not made by a migration; a way back never drops it.")
     force = " WITH (FORCE)" if conn.info.server_version >= 130000 else ""
     with server_errors(f"drop the unfinished database {database}", spec.target, kind=CopyError):
         conn.execute(f"DROP DATABASE IF EXISTS {quote_ident(database)}{force}")

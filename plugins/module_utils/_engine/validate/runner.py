@@ -15,13 +15,13 @@ from pathlib import Path
 from ..errors import ConnectionFailed, MigrationError, SpecificationError
 from ..postgres.drivers import psycopg, require
 from ..spec import MigrationSpec
-from . import cdc, collations, connectivity, extensions, objects, parameters, rights, roles, servers, textsearch
+from . import cdc, collations, connectivity, extensions, objects, parameters, rights, roles, servers, textsearch, wayback
 from .context import Context
 from .databases import resolve_databases
 from .registry import CHECKS, FAILED, SUCCEEDED, WARNING, Check, Finding, Issue, fail, names
 from .report import Report
 
-ROOMS = (connectivity, servers, cdc, rights, objects, extensions, collations, textsearch, roles, parameters)
+ROOMS = (connectivity, servers, cdc, rights, objects, extensions, collations, textsearch, roles, parameters, wayback)
 """Importing them fills the registry."""
 
 LEFT_OUT, BROKEN_OFF, SELECTION = "PGM2000", "PGM2999", "PGM2200"

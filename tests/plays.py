@@ -1,0 +1,72 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The playbooks as a user plays them, with the control node as the runtime host."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import yaml
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+class Playbooks:
+    """An inventory for one migration and ``ansible-playbook`` on it."""
+
+    def __init__(self, folder: Path, description: dict[str, t.Any]) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.inventory = folder / "inventory.yml"
+        self.describe(description)
+
+    def describe(self, description: dict[str, t.Any]) -> None:
+        """Write the inventory."""
+        variables = {
+            "pg_migration": description,
+            "pg_migration_home": str(self.home),
+            "pg_migration_supervisor": "process",
+            "pg_migration_python": sys.executable,
+        }
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": variables}}), encoding="utf-8")
+
+    def play(self, name: str, *arguments: str) -> Run:
+        """``ansible-playbook pgops.migration.NAME -i inventory``."""
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            f"pgops.migration.{name}",
+            "-i",
+            str(self.inventory),
+            *arguments,
+        ]
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".work" / "link"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+        }
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=self.folder, check=False, timeout=300)
+        return Run(done.returncode, done.stdout + done.stderr)
+
+
+class Run:
+    """What a playbook said."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+
+    @property
+    def changed(self) -> int:
+        """Sum of ``changed=`` over all hosts of the recap."""
+        return sum(int(number) for number in re.findall(r"changed=(\d+)", self.text.partition("PLAY RECAP")[2]))
+
+    def fine(self) -> Run:
+        """Itself, if it ended well."""
+        assert self.status == 0, self.text[-6000:]
+        return self
