@@ -297,6 +297,43 @@ def test_definitions_that_differ_are_named(both: Lab) -> None:
     assert "column c exists only on the target" in table(result, "public.unkeyed").note
 
 
+KINDS = """
+CREATE TYPE span AS RANGE (subtype = int); CREATE COLLATION german (locale = 'C');
+CREATE TEXT SEARCH DICTIONARY words (template = simple); CREATE TEXT SEARCH CONFIGURATION search (COPY = simple);
+CREATE FUNCTION same(a item, b item) RETURNS boolean LANGUAGE sql AS 'SELECT a.id = b.id';
+CREATE OPERATOR === (leftarg = item, rightarg = item, function = same);
+CREATE STATISTICS facts ON id, name FROM item; COMMENT ON COLUMN item.name IS 'what it is called';
+GRANT SELECT ON item TO PUBLIC; REVOKE EXECUTE ON FUNCTION twice(int) FROM PUBLIC; COMMENT ON SCHEMA public IS 'of the shop';
+"""
+
+
+def test_every_class_of_object_is_compared(both: Lab) -> None:
+    """Made on both sides they are equal; each thing that is taken away or changed on one is named."""
+    both.make(SIMPLE + KINDS, SIMPLE + KINDS)
+    assert both.verify().schema == ()
+    both.target.execute(
+        "DROP TYPE span; DROP COLLATION german; DROP TEXT SEARCH CONFIGURATION search; DROP TEXT SEARCH DICTIONARY words;"
+        "DROP OPERATOR === (item, item); DROP STATISTICS facts; COMMENT ON COLUMN item.name IS 'another';"
+        "REVOKE SELECT ON item FROM PUBLIC;"
+        "GRANT EXECUTE ON FUNCTION twice(int) TO PUBLIC; COMMENT ON SCHEMA public IS NULL; ALTER TABLE unkeyed OWNER TO pg_monitor",
+        both.database,
+    )
+    named = {(d.kind, d.object) for d in both.verify().schema}
+    assert named >= {
+        ("range", "public.span"),
+        ("collation", "public.german"),
+        ("text search configuration", "public.search"),
+        ("text search dictionary", "public.words"),
+        ("operator", "public.===(public.item,public.item)"),
+        ("statistics", "public.facts"),
+        ("comment", "table column public.item.name"),
+        ("comment", "schema public"),
+        ("privileges", "table public.item for PUBLIC"),
+        ("privileges", "function public.twice(integer) for PUBLIC"),
+        ("owner", "table public.unkeyed"),
+    }, named
+
+
 def test_other_encoding_same_content(both: Lab) -> None:
     script = "CREATE TABLE e (id int PRIMARY KEY, t text, j jsonb, ts text[]);"
     script += "INSERT INTO e VALUES (1, 'Grün é', '\"ü\"', '{ä}'), (2, NULL, NULL, NULL)"

@@ -13,6 +13,7 @@ import typing as t
 
 from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
+from .objects import compare_rights, made_by_users, object_queries, read_rights
 
 DEPARSED = frozenset({"view", "rule", "policy", "trigger"})
 """Kinds compared by existence alone where the majors differ."""
@@ -42,20 +43,21 @@ def compare_schemas(source: psycopg.Connection[t.Any], target: psycopg.Connectio
         if left == right or (left is not None and right is not None and kind in DEPARSED and versions[0] != versions[1]):
             continue
         found.append(SchemaDifference(kind, name, left, right))
-    return found
+    return found + [SchemaDifference(*one) for one in compare_rights(read_rights(source), read_rights(target))]
 
 
 def _read(conn: psycopg.Connection[t.Any]) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
-    for query in _queries(conn.info.server_version):
+    version = conn.info.server_version
+    for query in [*_queries(version), *object_queries(version)]:
         for kind, name, definition in conn.execute(query):
             found[kind, name] = definition or ""
     return found
 
 
-def _free(classid: str, oid: str) -> str:
-    """Condition: the object is no member of an extension."""
-    return f"NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = '{classid}'::regclass AND d.objid = {oid} AND d.deptype = 'e')"
+def _free(catalog: str, oid: str) -> str:
+    kinds = "'e', 'i'" if catalog == "pg_proc" else "'e'"
+    return made_by_users(f"'{catalog}'::regclass", oid, kinds)
 
 
 def _queries(version: int) -> list[str]:
