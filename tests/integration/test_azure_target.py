@@ -72,7 +72,8 @@ def test_from_the_validation_to_the_cutover(azure: lab.Server, source: lab.Serve
     assert report.passed, report.table()
     host = Host(tmp_path)
     try:
-        run_whole(host, spec)
+        definitions = run_whole(host, spec)["verification"]["databases"][source_database]["schema"]
+        assert definitions == []
         with source.connect(source_database) as left, azure.connect(source_database) as right:
             assert differences(left, right) == {}
         rows = azure.execute(f"SELECT rolname, rolsuper FROM pg_roles WHERE rolname LIKE '%{number}' ORDER BY 1")

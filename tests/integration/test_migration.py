@@ -119,6 +119,7 @@ def test_offline(host, source, target, shop, spec_factory) -> None:
     status = host.until(spec.key, lambda s: s["state"] == "Succeeded", "Succeeded")
     assert equal(source, target, database) == {}
     assert status["verification"]["equal"] and ours_on_source(source) == []
+    assert status["verification"]["databases"][database]["schema"] == []
     with target.connect(database) as conn:
         assert conn.execute("SELECT to_regnamespace('pgm_migration')").fetchone() == (None,)
     assert host.manager.start(spec)["state"] == "Succeeded"

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What is compared of definitions besides their own text: objects that need no more than to be there, comments, owners, privileges.
 
-Owners and privileges are compared for roles that both servers have: a superuser that was left out on purpose (R35) is no difference, and
-neither is an object that the target's administrator owns in its place.
+Owners and privileges are compared for roles that both servers have, superusers left out as the migration leaves them out (R35): an object of
+theirs that the target's administrator owns is no difference.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def object_queries(version: int) -> list[str]:
 
 
 class Rights(t.NamedTuple):
-    """``owners`` by object; ``privileges`` by object and grantee, with a star where they may be passed on; ``roles`` of the server."""
+    """``owners`` by object; ``privileges`` by object and grantee, with a star where they may be passed on; ``roles`` of the server that
+    are no superusers."""
 
     owners: dict[str, str]
     privileges: dict[tuple[str, str], str]
@@ -109,7 +110,9 @@ def read_rights(conn: psycopg.Connection[t.Any]) -> Rights:
               FROM {objects}, aclexplode(coalesce(o.{kind.acl}, acldefault('{kind.letter}', o.{kind.owner}))) a
              WHERE {meant} AND a.grantee <> o.{kind.owner} GROUP BY 1, 2""")
         privileges.update(((row[0], row[1]), row[2]) for row in grants)
-    return Rights(owners, privileges, {"PUBLIC", *(row[0] for row in conn.execute("SELECT rolname::text FROM pg_roles"))})
+    return Rights(
+        owners, privileges, {"PUBLIC", *(row[0] for row in conn.execute("SELECT rolname::text FROM pg_roles WHERE NOT rolsuper"))}
+    )
 
 
 def compare_rights(source: Rights, target: Rights) -> t.Iterator[tuple[str, str, str | None, str | None]]:
