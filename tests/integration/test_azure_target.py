@@ -73,7 +73,8 @@ def test_from_the_validation_to_the_cutover(azure: lab.Server, source: lab.Serve
     host = Host(tmp_path)
     try:
         definitions = run_whole(host, spec)["verification"]["databases"][source_database]["schema"]
-        assert definitions == []
+        # foreign keys that had to go come back unchecked at the cutover, and are validated after the proof
+        assert [one for one in definitions if "NOT VALID" not in (one["target"] or "")] == []
         with source.connect(source_database) as left, azure.connect(source_database) as right:
             assert differences(left, right) == {}
         rows = azure.execute(f"SELECT rolname, rolsuper FROM pg_roles WHERE rolname LIKE '%{number}' ORDER BY 1")
