@@ -119,6 +119,20 @@ options:
         type: list
         elements: str
         default: []
+      unlogged_tables:
+        description:
+          - With V(copy), unlogged tables are copied like others, and online once more in the cutover's pause, because changes of them
+            cannot be streamed. With V(empty), the target gets their definitions alone, and the verification leaves them out.
+        type: str
+        choices: [copy, empty]
+        default: copy
+      foreign_tables:
+        description:
+          - With V(keep), the definitions of foreign tables, their servers and user mappings are migrated. With V(exclude), they are left
+            out by name, and views and functions that need them are too.
+        type: str
+        choices: [keep, exclude]
+        default: keep
       throttle:
         description:
           - Most bytes a second that the relays of a database copy together. V(0) sets no limit.

@@ -35,6 +35,8 @@ MODES = ("offline", "online")
 PLUGINS = ("auto", "wal2json", "pgoutput")
 SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 IDENTITY_POLICIES = ("fail", "set_full", "exclude")
+UNLOGGED_POLICIES = ("copy", "empty")
+FOREIGN_POLICIES = ("keep", "exclude")
 FENCES = ("revoke_connect", "read_only", "locks", "external", "none")
 SUPERUSER_POLICIES = ("remove", "demote")
 ACKNOWLEDGE = ("spooled", "applied")
@@ -103,6 +105,8 @@ class CopyOptions:
     exclude: tuple[str, ...] = ()
     overwrite: bool = False  # drop a database on the target that this migration has not made, when it is begun
     throttle: int = 0  # bytes a second of all relays of a database together; 0: as fast as can be
+    unlogged_tables: str = "copy"  # copy: their rows too, once more at the cutover | empty: their definitions alone
+    foreign_tables: str = "keep"  # keep: their definitions | exclude
     max_connections: int = 0  # sessions on each side; 0: half of those that are free
     max_standby_lag: int = 0  # bytes that the source's standbys may be behind before the copy rests; 0: not watched
     probe_query: str = ""  # run on the source once a second; its time says whether the copy is too much
@@ -217,7 +221,7 @@ class MigrationSpec:
         for side in ("source", "target"):
             picked[side] = {k: public[side][k] for k in ("type", "host", "port", "user")}
         picked["plugin"] = self.changes.plugin
-        picked.update({k: public["copy"][k] for k in ("schemas", "tables", "exclude")})
+        picked.update({k: public["copy"][k] for k in ("schemas", "tables", "exclude", "foreign_tables")})
         return picked
 
     def for_databases(self, names: t.Sequence[str]) -> MigrationSpec:
@@ -262,6 +266,8 @@ class MigrationSpec:
         check_cutover(spec.cutover)
         _choice("globals.superuser_policy", spec.globals.superuser_policy, SUPERUSER_POLICIES)
         _choice("copy.format", spec.copy.format, ("auto", "binary", "text"))
+        _choice("copy.unlogged_tables", spec.copy.unlogged_tables, UNLOGGED_POLICIES)
+        _choice("copy.foreign_tables", spec.copy.foreign_tables, FOREIGN_POLICIES)
         if not 1 <= spec.changes.lanes <= MAX_LANES:
             raise SpecificationError(f"pg_migration.changes.lanes is {spec.changes.lanes}; allowed: 1 to {MAX_LANES}.")
         if any("." not in pattern for pattern in spec.copy.tables):

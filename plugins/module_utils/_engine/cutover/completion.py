@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The last steps of one database inside the pause: the marker, and what logical decoding does not carry.
 
-Sequences, large objects and materialized views are not in the stream (PostgreSQL manual 29.8 "Restrictions"), so they are
-brought level after the drain, while nobody writes.
+Sequences, large objects, unlogged tables and materialized views are not in the stream (PostgreSQL manual 29.8 "Restrictions"), so they
+are brought level after the drain, while nobody writes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..snapshot.finish import refresh_matviews
 from ..snapshot.largeobjects import sync_differences
 from ..spec import MigrationSpec
 from .sequences import sync_sequences
+from .unlogged import sync_unlogged
 
 
 def emit_marker(spec: MigrationSpec, database: str, token: str) -> int:
@@ -45,15 +46,17 @@ def emit_marker(spec: MigrationSpec, database: str, token: str) -> int:
 def complete_database(spec: MigrationSpec, database: str) -> dict[str, t.Any]:
     """Bring level what the stream does not carry.
 
-    :return: how much of each: ``sequences``, ``large_objects``, ``materialized_views``.
+    :return: how much of each: ``unlogged_rows``, ``sequences``, ``large_objects``, ``materialized_views``.
     """
     with (
         connect(spec.source, database, purpose="cutover") as source,
         connect(spec.target, database, purpose="cutover") as target,
         server_errors("bring sequences and large objects level", spec.target, database, kind=CutoverAborted),
     ):
+        rows = sync_unlogged(spec, database, source, target)  # before triggers and foreign keys are put back
         restore(target)
         return {
+            "unlogged_rows": rows,
             "sequences": sync_sequences(source, target, partly=not Selection.of(spec.copy).everything),
             "large_objects": sync_differences(source, target),
             "materialized_views": refresh_matviews(target),

@@ -20,6 +20,7 @@ from ..spec import CutoverOptions, MigrationSpec
 from .machine import RELY_ON_SILENCE
 from .sequences import read_sequences
 from .sessions import LOOK_SECONDS, QUIET_LOOKS, strangers
+from .unlogged import BYTES_PER_SECOND, unlogged_tables
 
 PROBE_SECONDS = 3.0
 """How long is waited for the marker; beyond it the latency is the forecast."""
@@ -68,6 +69,7 @@ def precheck_database(
         began = time.monotonic()
         read_sequences(source)
         level = 2 * (time.monotonic() - began) + _refresh_seconds(target)
+        level += sum(table.bytes for table in unlogged_tables(spec, source)) / BYTES_PER_SECOND
     drain = probe(PROBE_SECONDS)
     fence = QUIET_LOOKS * LOOK_SECONDS + 0.1 + SESSION_SECONDS * sessions if options.proven else 0.0
     forecast = {"fence": fence, "drain": drain, "complete": level + 0.05, "confirm": drain}

@@ -23,16 +23,17 @@ class Selection:
     schemas: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    foreign: bool = True  # foreign tables, with their servers and user mappings, too
 
     @classmethod
     def of(cls, copy: CopyOptions) -> Selection:
         """The selection that ``copy`` describes."""
-        return cls(copy.schemas, copy.tables, copy.exclude)
+        return cls(copy.schemas, copy.tables, copy.exclude, copy.foreign_tables != "exclude")
 
     @property
     def everything(self) -> bool:
         """Is nothing left out?"""
-        return not (self.schemas or self.tables or self.exclude)
+        return self.foreign and not (self.schemas or self.tables or self.exclude)
 
     def schema(self, name: str) -> bool:
         """Is the schema migrated, if perhaps without some of its tables?"""

@@ -155,6 +155,9 @@ class BaseCopy:
         keys = [key for key in read_foreign_keys(source) if key.relation in ours and (PG_CONSTRAINT, key.oid) not in selected.dropped]
         matviews = finish.populated_matviews(source)
         self._choose_formats(source, control, tables)
+        empty = sorted(table.label for table in tables if self._stays_empty(table))
+        if empty:
+            self._progress.note(f"Unlogged tables get no rows, as asked: {', '.join(empty)}.")
         alone, trees = finish.analyzed_alone(source, tables)
         builder = IndexBuilder(spec, database, indexes, alone, control, self._progress, self._stop)
         open_.callback(builder.pool.close)
@@ -198,7 +201,10 @@ class BaseCopy:
     ) -> list[Done]:
         """All rows and large objects; the snapshot is given back when the last of them is on the target, and kept for the next run else."""
         snapshot, start_lsn, release = self._job.snapshot, self._job.start_lsn, self._release
-        pending = [table for table in tables if table.kind == "r"]
+        pending = [table for table in tables if table.kind == "r" and not self._stays_empty(table)]
+        for table in tables:
+            if self._stays_empty(table):
+                builder.table_complete(table)
         copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table))
         objects = _InBackground(lambda: self._large_objects(snapshot))
         try:
@@ -233,6 +239,10 @@ class BaseCopy:
         finally:
             objects.abandon()
         return copy.done
+
+    def _stays_empty(self, table: Table) -> bool:
+        """Is ``table`` unlogged, and its definition all that is wanted?"""
+        return table.kind == "r" and table.persistence == "u" and self._spec.copy.unlogged_tables == "empty"
 
     def _units(
         self,

@@ -14,7 +14,7 @@ import dataclasses
 import typing as t
 
 from ..errors import CopyError
-from ..migration.ledger import MARK_CHUNK
+from ..migration.ledger import FORGET_CHUNKS, MARK_CHUNK
 from ..postgres.drivers import asyncpg
 from ..postgres.lsn import format_lsn
 from ..postgres.session import connect_bulk
@@ -110,6 +110,8 @@ class Relay:
             }
             if emptied:
                 await target.execute("TRUNCATE ONLY " + ", ONLY ".join(emptied.values()))
+            if again:  # an attempt whose COMMIT was not answered may have been successful
+                await target.executemany(FORGET_CHUNKS, [(name,) for name in emptied.values()])
             done = [await self._part(source, target, p, c, freeze=p.table.oid in emptied) for p, c in unit.parts]
             start = format_lsn(self._route.start_lsn)
             marks = [(d.planned.table.qualified, d.chunk.number, d.chunk.count, start, d.rows, d.bytes) for d in done]

@@ -67,17 +67,21 @@ _DEPENDENTS = """
 
 @dataclasses.dataclass(frozen=True)
 class Selected:
-    """The chosen tables, pg_dump's arguments that leave the others out, what else goes (catalog and OID, and its description)."""
+    """The chosen tables, pg_dump's arguments that leave the others out, what else goes (catalog and OID, and its
+    description), and what of foreign servers is left out as asked."""
 
     tables: tuple[Table, ...]
     arguments: tuple[str, ...]
     dropped: dict[tuple[int, int], str]
+    foreign: tuple[str, ...] = ()
 
     def keeps(self, entry: Entry, names: t.Collection[str]) -> bool:
         """Does the target get ``entry``? ``names``: of :meth:`names_dropped`, for comments and grants, which have no OID."""
         if entry.kind in ("COMMENT", "ACL", "SECURITY LABEL"):
             about = entry.rest.rsplit(" ", 1)[0]
             return not any(about == name or (name.endswith(".") and about.startswith(name)) for name in names)
+        if entry.kind == "USER MAPPING" and self.foreign:  # pg_dump tells no OID of them
+            return False
         return (entry.catalog, entry.oid) not in self.dropped
 
     def names_dropped(self, entries: t.Iterable[Entry]) -> set[str]:
@@ -91,13 +95,16 @@ class Selected:
             found |= {f"{schema} {entry.kind} {name}", f"{schema} COLUMN {name}."}
             if entry.kind.endswith("VIEW"):  # grants call every relation a table
                 found.add(f"{schema} TABLE {name}")
+            elif entry.kind == "SERVER":
+                found.add(f"{schema} FOREIGN SERVER {name}")
             table, dummy, part = name.partition(" ")
             found.add(f"{schema} {entry.kind.removeprefix('FK ')} {part} ON {table}")
         return found
 
     def notes(self) -> list[str]:
         """What was left out because it needs what was left out, for people."""
-        return [f"Left out, for it needs what is not migrated: {text}." for text in sorted(set(self.dropped.values()) - {""})]
+        asked = [f"Left out, as copy.foreign_tables says: {text}." for text in self.foreign]
+        return asked + [f"Left out, for it needs what is not migrated: {text}." for text in sorted(set(self.dropped.values()) - {""})]
 
 
 def select(conn: psycopg.Connection[t.Any], selection: Selection, tables: t.Sequence[Table]) -> Selected:
@@ -114,17 +121,37 @@ def select(conn: psycopg.Connection[t.Any], selection: Selection, tables: t.Sequ
     schemas = [name for name in names if not selection.schema(name)]
     others = [
         (oid, schema, name)
-        for oid, schema, name in conn.execute(
-            f"SELECT c.oid::bigint, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            f" WHERE c.relkind IN ('r', 'p', 'f') AND {USER_SCHEMAS}".encode()
+        for oid, schema, name, kind in conn.execute(
+            f"SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text FROM pg_class c"
+            f" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f') AND {USER_SCHEMAS}".encode()
         )
-        if oid not in {table.oid for table in chosen} and not (selection.schema(schema) and selection.table(schema, name))
+        if oid not in {table.oid for table in chosen} and not (selection.table(schema, name) and (kind != "f" or selection.foreign))
     ]
     ours = {table.oid: table.label for table in chosen}
     dropped = _dependents(conn, [oid for oid, dummy, dummy2 in others], schemas, {oid for oid, dummy, dummy2 in others}, ours)
+    foreign = {} if selection.foreign else _foreign(conn)
+    dropped.update(dict.fromkeys((key for key in foreign if key[0]), ""))
     arguments = [f"--exclude-schema={quote_ident(name)}" for name in schemas]
     arguments += [f"--exclude-table={quote_ident(s)}.{quote_ident(n)}" for dummy, s, n in others if s not in schemas]
-    return Selected(tuple(chosen), tuple(arguments), dropped)
+    return Selected(tuple(chosen), tuple(arguments), dropped, tuple(foreign.values()))
+
+
+def _foreign(conn: psycopg.Connection[t.Any]) -> dict[tuple[int, int], str]:
+    """Foreign tables (which pg_dump leaves out) and user mappings, both with catalog 0; servers and wrappers that no extension brings."""
+    rows = conn.execute(
+        f"""SELECT 0::bigint, c.oid::bigint, pg_describe_object('pg_class'::regclass, c.oid, 0)
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'f' AND {USER_SCHEMAS}
+            UNION ALL SELECT 'pg_foreign_server'::regclass::bigint, oid::bigint, pg_describe_object('pg_foreign_server'::regclass, oid, 0)
+              FROM pg_foreign_server
+            UNION ALL SELECT 0, umid::bigint, pg_describe_object('pg_user_mapping'::regclass, umid, 0)
+              FROM pg_user_mappings
+            UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass::bigint, w.oid::bigint,
+                   pg_describe_object('pg_foreign_data_wrapper'::regclass, w.oid, 0)
+              FROM pg_foreign_data_wrapper w WHERE NOT EXISTS (SELECT FROM pg_depend d
+                   WHERE d.classid = 'pg_foreign_data_wrapper'::regclass AND d.objid = w.oid AND d.deptype = 'e')
+             ORDER BY 1, 3""".encode()
+    )
+    return {(int(catalog), int(oid)): text for catalog, oid, text in rows}
 
 
 def _dependents(

@@ -56,17 +56,20 @@ def _relations(ctx: Context, condition: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-@check(
-    "PGM2302", "unlogged tables", scope="database", worst="Warning", remedy="ALTER TABLE ... SET LOGGED, or copy them again at the cutover"
-)
+@check("PGM2302", "unlogged tables", scope="database", worst="Warning", remedy="none if they are small; else ALTER TABLE ... SET LOGGED")
 def unlogged(ctx: Context) -> t.Iterator[Issue]:
     """Unlogged tables leave no trace in the WAL: their changes cannot be streamed (B15)."""
     found = _relations(ctx, f"c.relkind = 'r' AND c.relpersistence = 'u' AND {USER_SCHEMAS}")
     if found and ctx.spec.online:
+        how = (
+            "their rows are copied once more in the cutover's pause"
+            if ctx.spec.copy.unlogged_tables == "copy"
+            else "their rows stay behind, as asked (copy.unlogged_tables)"
+        )
         logged = statements(f"ALTER TABLE {_quoted(label)} SET LOGGED" for label in found)
         yield warn(
-            f"{len(found)} unlogged table(s): {names(found)}; they are copied once, later changes are not streamed",
-            f"As their owner, if they matter: {logged} it rewrites the table.",
+            f"{len(found)} unlogged table(s): {names(found)}; changes of them are not streamed, {how}",
+            f"As their owner, if that makes the pause too long: {logged} it rewrites the table.",
             object=found[0],
             data=found,
         )
@@ -85,8 +88,10 @@ def foreign_tables(ctx: Context) -> t.Iterator[Issue]:
     found = _relations(ctx, f"c.relkind = 'f' AND {USER_SCHEMAS}")
     servers = [row[0] for row in ctx.source.execute("SELECT srvname::text FROM pg_foreign_server ORDER BY 1").fetchall()]
     if found or servers:
+        kept = ctx.spec.copy.foreign_tables == "keep"
+        moves = "the definition moves, no data" if kept else "they are left out, as asked (copy.foreign_tables)"
         yield warn(
-            f"{len(found)} foreign table(s) on server(s) {names(servers)}: {names(found)}; the definition moves, no data",
+            f"{len(found)} foreign table(s) on server(s) {names(servers)}: {names(found)}; {moves}",
             "See that the target reaches these servers, and check the options of the user mappings there (ALTER USER MAPPING).",
             object=(found or servers)[0],
             data=found,

@@ -140,6 +140,9 @@ def verify_database(
     partly = Selection.of(spec.copy)
     with Side(spec.source, database, source_snapshot) as source, Side(spec.target, database, target_snapshot) as target:
         source.tables = {table.qualified: table for table in chosen_tables(source.leader, partly, source.every) if table.kind == "r"}
+        if spec.copy.unlogged_tables == "empty":  # their rows stay behind, as asked
+            for side in (source, target):
+                side.tables = {name: table for name, table in side.tables.items() if table.persistence != "u"}
         work = _Comparison(source, target, max(1, jobs), report, stop or threading.Event(), limit, frozenset(tables))
         found = work.run()
         with server_errors("compare sequences and large objects", spec.target, database, kind=VerificationFailed, code="PGM6001"):

@@ -1,0 +1,73 @@
+# Copyright (c) 2026, the pgops.migration authors
+# SPDX-License-Identifier: BSD-2-Clause
+"""The rows of unlogged tables, once more in the cutover's pause.
+
+They leave no trace in the WAL (PostgreSQL manual, CREATE TABLE: UNLOGGED), so the stream cannot carry what was written to them since the
+base copy. All of them are replaced in one transaction of the target, as one snapshot of the fenced source shows them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import typing as t
+
+from ..migration.ledger import Ledger
+from ..postgres.catalog import Table, read_tables
+from ..postgres.drivers import psycopg
+from ..postgres.selection import Selection, chosen_tables
+from ..snapshot.plan import Chunk, PlannedTable, Unit
+from ..snapshot.relay import Relay, Route
+from ..snapshot.tables import failure
+from ..spec import MigrationSpec
+
+BYTES_PER_SECOND = 20 << 20
+"""Rate of the forecast: rows into tables that have their indexes."""
+
+
+def unlogged_tables(spec: MigrationSpec, source: psycopg.Connection[t.Any]) -> list[Table]:
+    """The unlogged tables of the source whose rows are migrated."""
+    if spec.copy.unlogged_tables != "copy":
+        return []
+    tables = chosen_tables(source, Selection.of(spec.copy), read_tables(source))
+    return [table for table in tables if table.kind == "r" and table.persistence == "u"]
+
+
+def sync_unlogged(spec: MigrationSpec, database: str, source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> int:
+    """Replace the rows of the target's unlogged tables by the source's; how many rows they have now.
+
+    :raises MigrationError: as the base copy does; nothing is changed then.
+    """
+    tables = unlogged_tables(spec, source)
+    if not tables:
+        return 0
+    with source.transaction():
+        source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        row = source.execute("SELECT pg_export_snapshot()").fetchone()
+        nodes = dict(source.execute("SELECT oid, pg_relation_filenode(oid) FROM pg_class WHERE relpersistence = 'u'").fetchall())
+        parts = tuple((PlannedTable(table, nodes[table.oid], (chunk,), used=True), chunk) for table, chunk in _whole(tables))
+        starts = Ledger(target).start_lsns()
+        route = Route(
+            spec.source, spec.target, database, row[0] if row else "", max(starts.values(), default=0),
+            {table.qualified: "text" for table in tables}, "UTF8", _untold,
+        )  # fmt: skip
+        return asyncio.run(_copy(route, Unit(parts)))
+
+
+def _whole(tables: t.Sequence[Table]) -> t.Iterator[tuple[Table, Chunk]]:
+    """Each table in one piece; also one without a file block, for the target's may have rows that are to go."""
+    for table in tables:
+        yield table, Chunk(0, 1, "", max(1, table.bytes))
+
+
+def _untold(dummy: int) -> None:
+    """Nobody follows these bytes."""
+
+
+async def _copy(route: Route, unit: Unit) -> int:
+    relay = Relay(route)
+    try:
+        return sum(done.rows for done in await relay.copy(unit, again=True))
+    except Exception as exc:  # said in the same words as by the base copy
+        raise failure(unit, exc) from exc
+    finally:
+        relay.close()
