@@ -23,6 +23,7 @@ import memory
 import pair
 import snapshot
 import stream
+import verify
 from backlogs import CASES as BACKLOGS
 
 SETTINGS = {
@@ -39,6 +40,7 @@ CASES: dict[str, t.Callable[..., None]] = {
     "memory": memory.run,
     "latency": latency.run,
     "cutover": cutover.run,
+    "verify": verify.run,
 }
 LONG = ("memory",)
 """Cases that run only when they are named."""
@@ -57,7 +59,7 @@ def main() -> int:
     arguments = parser.parse_args()
     results = measure.Results()
     failed = []
-    chosen = {"stream": ("only", "plugin"), "snapshot": ("only",), "memory": ("plugin",), "latency": ("plugin",)}
+    chosen = {"stream": ("only", "plugin"), "snapshot": ("only",), "verify": ("only",), "memory": ("plugin",), "latency": ("plugin",)}
     for name in arguments.cases or [case for case in CASES if case not in LONG]:
         source, target = pair.make_source(settings=SETTINGS), pair.make_target(settings=SETTINGS)
         sys.stdout.write(

@@ -31,6 +31,8 @@ UNITS = {
     "client_cpu_per_gb": "s/GB",
     "felt_seconds": "s",
     "lost": "commits",
+    "row_rate": "rows/s",
+    "byte_rate": "GB/s",
 }
 TICK = os.sysconf("SC_CLK_TCK")
 
