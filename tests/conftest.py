@@ -28,3 +28,11 @@ for entry in (str(link_tree()), str(Path(__file__).parent)):
     if entry not in sys.path:
         sys.path.insert(0, entry)
 os.environ.setdefault("ANSIBLE_COLLECTIONS_PATH", str(link_tree()))
+
+
+def pytest_configure() -> None:
+    """Property tests have no time limit of their own: a machine may be busy with other things."""
+    from hypothesis import settings
+
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")

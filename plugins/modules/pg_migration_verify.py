@@ -114,6 +114,7 @@ def main() -> t.NoReturn:
             streaming = bool(status and status["mode"] == "online" and status["state"] in ("InProgress", "WaitingForUserAction"))
             paths = MigrationPaths(Path(module.params["home"]), spec.key)
             found = verify_all(paths, spec, streaming=streaming, jobs=module.params["jobs"])
+            manager.remember_verified(spec.key, found)
             verdict = "equal" if found["equal"] else "DIFFERENT"
             lines = [database["summary"] for database in found["databases"].values()]
             summary = f"{verdict}, {found['rows']} rows in {found['seconds']:.1f} s"

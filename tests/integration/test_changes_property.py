@@ -139,7 +139,7 @@ def test_any_history_arrives(
 ) -> None:
     """Three sessions, keys of every kind, changed keys, TOAST, TRUNCATE, savepoints: sets and single rows end in the same rows."""
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, database=None, print_blob=True, suppress_health_check=list(HealthCheck))
     @given(schema=schemas, history=histories, batch_rows=st.sampled_from([3, 40, 50_000]))
     def check(schema: list[str], history: t.Any, batch_rows: int) -> None:
         database = database_factory()

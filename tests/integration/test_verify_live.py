@@ -11,6 +11,7 @@ import pytest
 import servers as lab
 import workload as writers
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import MigrationPaths
+from ansible_collections.pgops.migration.plugins.module_utils._engine.monitor.screen import detail_lines
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service.proof import FILE, verify_all
 from pair import make_target
 
@@ -43,6 +44,9 @@ def test_found_under_load(host, source, owner, target, source_database, spec_fac
         for dummy in range(3):
             found = verify_all(paths, spec, streaming=True)
             assert found["equal"], json.dumps([x for x in found["databases"][source_database]["tables"] if not x["equal"]])[:3000]
+        host.manager.remember_verified(spec.key, found)
+        status = host.manager.status(spec.key)
+        assert any(f"as of LSN {found['lsn'][source_database]}, 0:00:" in line for line in detail_lines(status)), detail_lines(status)
         assert found["lsn"][source_database] and json.loads((paths.folder / FILE).read_text())["rows"] == found["rows"]
         with target.connect(source_database) as conn:
             conn.execute("UPDATE public.part SET big = 'changed by hand' WHERE a = 7")

@@ -74,7 +74,7 @@ def check(items: t.Sequence[tuple[Form, t.Any]], rows: t.Sequence[tuple[str | No
 
 
 @given(ROWS)
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 def test_rows_of_pgoutput(rows: list[tuple[str | None, ...]]) -> None:
     """Any text, NULL, lengths around those that have another form."""
     for kind in (b"I", b"U"):
@@ -112,7 +112,7 @@ JSON_ROWS = st.integers(1, 4).flatmap(lambda width: st.lists(st.tuples(*[JSON_VA
 
 
 @given(JSON_ROWS, st.booleans(), st.sampled_from("IUD"))
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 def test_rows_of_wal2json(rows: list[tuple[t.Any, ...]], ascii_only: bool, action: str) -> None:
     """The template of a first message matches all that follow, whatever their values, and gives the values that JSON gives."""
     decoder = Wal2JsonDecoder()
@@ -237,7 +237,7 @@ def as_wal2json(changes: t.Sequence[tuple[str, tuple[bytes | None, ...], bytes]]
 
 
 @given(messages(), st.sampled_from(["", "a"]))
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 def test_what_is_netted_together(history: tuple[Rows, t.Any, Rows], identity: str) -> None:
     """Runs of messages of both plugins lead to the rows that one change after the other leads to; so do the same changes told again."""
     before, changes, after = history

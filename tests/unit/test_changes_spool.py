@@ -13,7 +13,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes im
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.spool_writer import SpoolWriter
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
 from frames import data
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 Record = tuple[int, int, bytes]
@@ -31,7 +31,6 @@ def read_all(reader: sp.SpoolReader) -> list[Record]:
     return found
 
 
-@settings(deadline=None)  # an fsync takes what it takes
 @given(st.lists(st.lists(st.binary(max_size=300), min_size=1, max_size=5), max_size=8), st.booleans())
 def test_round_trip(blocks: list[list[bytes]], compress: bool) -> None:
     """Records come back in order, from several segments."""
@@ -50,7 +49,6 @@ def test_round_trip(blocks: list[list[bytes]], compress: bool) -> None:
         assert again.durable == (9 + len(blocks) if blocks else 3)
 
 
-@settings(deadline=None)  # an fsync takes what it takes
 @given(st.integers(1, 6), st.integers(0, 2**31), st.booleans())
 def test_torn_tail_is_cut(count: int, cut: int, garbage: bool) -> None:
     """Wherever the last segment ends or whatever its tail holds: the whole blocks before stay, and writing goes on after them."""

@@ -37,7 +37,7 @@ def spec(**changes: object) -> MigrationSpec:
 
 
 @given(st.lists(POINTS, max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_walk_stays_legal(tmp_path_factory: pytest.TempPathFactory, walk: list[tuple[State, Substate]]) -> None:
     """Whatever moves are asked for, the record only ever takes legal ones, and terminal states are final (R84, R85)."""
     catalogue = Catalogue(tmp_path_factory.mktemp("walk") / "c.db")

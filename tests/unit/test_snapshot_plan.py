@@ -26,7 +26,7 @@ def matches(condition: str, value: t.Any) -> bool:
     return all(value >= int(edge) if operator == ">=" else value < int(edge) for operator, edge in ends)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(1, 20), st.lists(st.integers(0, 2 * 10**6), max_size=10))
 def test_block_ranges_are_a_partition(blocks: int, pieces: int, probes: list[int]) -> None:
     conditions = [plan.block_condition(low, high) for low, high in plan.cut(blocks, pieces)]
@@ -35,14 +35,14 @@ def test_block_ranges_are_a_partition(blocks: int, pieces: int, probes: list[int
         assert sum(matches(c, block) for c in conditions) == 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 10**6), st.integers(1, 500))
 def test_block_ranges_are_even(blocks: int, pieces: int) -> None:
     sizes = [(high if high is not None else blocks) - (low or 0) for low, high in plan.cut(blocks, pieces)]
     assert sum(sizes) == blocks and max(sizes) - min(sizes) <= 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.sets(INT, max_size=12), st.lists(INT, max_size=10))
 def test_key_ranges_are_a_partition(bounds: set[int], probes: list[int]) -> None:
     ordered = [str(b) for b in sorted(bounds)]
@@ -56,7 +56,7 @@ def test_conditions_quote_what_they_hold() -> None:
     assert plan.block_condition(None, None) == ""
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 1 << 45), st.integers(0, 1 << 45), st.integers(1, 1 << 34), st.integers(1, 16))
 def test_chunks_are_no_larger_than_asked(size: int, others: int, chunk_bytes: int, jobs: int) -> None:
     pieces = plan.pieces_of(size, size + others, chunk_bytes, jobs)
@@ -65,7 +65,7 @@ def test_chunks_are_no_larger_than_asked(size: int, others: int, chunk_bytes: in
         assert pieces == max(1, -(-size // chunk_bytes))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 200 << 20), st.integers(1, 3)), max_size=120))
 def test_bundles_hold_every_part_once_and_chunks_stay_alone(sizes: list[tuple[int, int]]) -> None:
     parts = []

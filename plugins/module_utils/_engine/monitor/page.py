@@ -20,7 +20,7 @@ from .chart import chart, rates, thin
 from .history import Sample
 from .markup import Html, el, join
 from .style import CSS, SCRIPT
-from .text import COLUMNS, SHOWN_STATE, SHOWN_TYPE, Status, cells, clock, duration, human_bytes, human_seconds
+from .text import COLUMNS, SHOWN_STATE, SHOWN_TYPE, Status, cells, clock, duration, human_bytes, human_seconds, verified_text
 
 REFRESH_SECONDS = 5
 LISTED = 8
@@ -147,6 +147,10 @@ def _tiles(status: Status) -> Html:
     if pause is not None:
         tiles.append(("Write pause", human_seconds(float(pause)), "fence to release"))
     verification = status.get("verification")
+    verified = status.get("verified")
+    if verified and not verification:
+        shown = "equal" if verified["equal"] else "DIFFERS"
+        tiles.append(("Verified", shown, verified_text(status)))
     if verification:
         rows = sum(int(result.get("rows") or 0) for result in verification["databases"].values())
         tiles.append(("Verified", "equal" if verification["equal"] else "DIFFERS", f"{rows:,} rows compared"))

@@ -18,6 +18,7 @@ from .text import (
     human_bytes,
     human_seconds,
     set_text,
+    verified_text,
     way_back_text,
 )
 
@@ -30,7 +31,7 @@ def detail_lines(status: Status) -> list[str]:
     kind = f"{SHOWN_TYPE.get(status['option'], status['option'])}, {status['mode']}"
     state = SHOWN_STATE.get(status["state"], status["state"])
     lines = [f"{status['name']}  {state} / {status['substate']}  {kind}  {duration(status['duration_seconds'])}"]
-    lines += [f"  {text}" for text in (set_text(status), way_back_text(status)) if text]
+    lines += [f"  {text}" for text in (set_text(status), way_back_text(status), verified_text(status)) if text]
     for side in ("source", "target"):
         end = status[side]
         lines.append(f"  {side}  {end['type']:<16} {end['host']}:{end['port']} as {end['user']}, sslmode {end['sslmode']}")

@@ -107,7 +107,7 @@ def columns(table: t.Sequence[t.Sequence[str]]) -> list[str]:
 def details(status: Status) -> dict[str, t.Any]:
     """One migration in two parts that are complete on their own: validation and migration (R82)."""
     head = {k: status[k] for k in ("key", "name", "state", "substate", "mode", "option", "source", "target", "databases")}
-    head.update({k: status.get(k) for k in ("set", "way_back")})
+    head.update({k: status.get(k) for k in ("set", "way_back", "verified")})
     times = {k: status[k] for k in ("created", "started", "ended", "duration_seconds")}
     moved = ("progress", "plugin", "cutover", "verification", "canceled", "after")
     migration = {**{k: status.get(k) for k in moved}, "state": status["state"], "substate": status["substate"], **times}
@@ -140,6 +140,18 @@ def way_back_text(status: Status) -> str:
         return WAY_BACK[back["state"]]
     latency = "not known" if back["latency_seconds"] is None else f"{back['latency_seconds']:.1f} s"
     return f"way back: pgops.migration.rollback (reverse stream {back['state']}, latency {latency})"
+
+
+def verified_text(status: Status, now: datetime.datetime | None = None) -> str:
+    """What the last verification on demand found, and how old it is; empty where there was none."""
+    verified = status.get("verified")
+    if not verified:
+        return ""
+    age = (now or datetime.datetime.now(datetime.timezone.utc)) - datetime.datetime.fromisoformat(verified["time"].replace("Z", "+00:00"))
+    point = f" as of LSN {', '.join(verified['lsn'].values())}" if verified["lsn"] else ""
+    equal = "every row equal" if verified["complete"] else "all compared rows equal"
+    found = equal if verified["equal"] else "DIFFERENT"
+    return f"{found}{point}, {duration(age.total_seconds())} ago ({verified['rows']:,} rows)"
 
 
 def cutover_lines(status: Status) -> list[str]:

@@ -310,6 +310,11 @@ class Manager:
         launcher.stop(self._paths(key), self._supervisor)
         return self._known(key)
 
+    def remember_verified(self, key: str, certificate: t.Mapping[str, t.Any]) -> None:
+        """Keep what a verification on demand found, so that the status can say it."""
+        if self._catalogue.get(key) is not None:
+            self._catalogue.remember(key, verified={part: certificate[part] for part in ("equal", "complete", "time", "lsn", "rows")})
+
     def forget(self, key: str) -> None:
         """Remove the record and the folder of a migration, its secrets among them (R119). One that is active, or has failed and may have
         something on the source, is canceled first; of one that has ended nothing else is touched."""
@@ -398,6 +403,7 @@ class Manager:
             "cutover": facts.get("cutover"),
             "cutover_phase": live.get("cutover_phase") if pid is not None else None,
             "verification": facts.get("verification"),
+            "verified": facts.get("verified"),
             "canceled": facts.get("canceled"),
             "globals": facts.get("globals"),
             "after": facts.get("after"),

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What is compared of definitions besides their own text: objects that need no more than to be there, comments, owners, privileges.
 
-Owners and privileges are compared for roles that both servers have, superusers left out as the migration leaves them out (R35): an object of
-theirs that the target's administrator owns is no difference.
+Owners and privileges are compared for roles that both servers have, superusers left out as the migration leaves them out (R35): an object
+of theirs that the target's administrator owns is no difference.
 """
 
 from __future__ import annotations
