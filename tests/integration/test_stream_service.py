@@ -231,6 +231,37 @@ def _text(lsn: int) -> str:
     return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_privilege_is_taken_away(pair: t.Callable[..., Pair], side: str) -> None:
+    """REPLICATION on the source: it is tried again and again, and the summary says with which answer. The tables on the target: an error of
+    that database. Nothing is lost, and it goes on when the privilege is there again."""
+    both = pair(f"revoked-{side}", changes={"plugin": "pgoutput"})
+    both.start()
+    if side == "source":
+        taken, given, server = "ALTER ROLE migrator NOREPLICATION", "ALTER ROLE migrator REPLICATION", both.source
+        sessions = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active_pid IS NOT NULL"
+    else:
+        owned = both.target.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'item'", both.one)[0][0]
+        taken, given, server = f"REVOKE {owned} FROM admin", f"GRANT {owned} TO admin", both.target
+        sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pgops%'"
+    server.execute(taken)
+    try:
+        server.execute(sessions)
+        if side == "source":
+            status = both.until(lambda s: "42501" in s["summary"], "the refusal")
+            assert f"source {server.host}:{server.port}" in status["summary"] and status["error"] is None
+        else:
+            status = both.until(lambda s: any(one["error"] for one in s["progress"].values()), "an error", 120)
+            error = next(one["error"] for one in status["progress"].values() if one["error"])
+            assert error["sqlstate"] == "42501" and "on the target" in error["hint"] and "permission denied" in error["message"]
+    finally:
+        server.execute(given)
+    both.host.manager.start(both.spec)
+    both.reaches(both.one)
+    both.reaches(both.two)
+    both.end()
+
+
 def test_it_goes_on_by_itself(pair: t.Callable[..., Pair]) -> None:
     """Whoever removes the cause need not play anything: the next attempt is made after half a minute."""
     both = pair("itself", changes={"plugin": "pgoutput"})

@@ -134,6 +134,8 @@ class Forecast:
     def _limit(self, figures: t.Mapping[str, t.Any]) -> str:
         """The side that holds the stream up: the one before which the most has piled up."""
         last = self._samples[-1]
+        if figures.get("receiver") == "reconnecting":
+            return "the connection to the source"
         if figures.get("paused") or last.received - last.applied >= last.source - last.received:
             return "target apply"
         waiting = sum(sample.waits for sample in self._samples)
@@ -177,7 +179,8 @@ def _stream_line(databases: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     latency = f"latency {max(known):.1f} s" if len(known) == len(databases) else "latency not known yet"
     applied = sum(int(f.get("applied") or 0) for f in databases)
     rate = sum(float(f.get("changes_per_second") or 0) for f in databases)
-    return "  ".join([f"{latency}  {applied:,} changes applied  {rate:,.0f}/s", *_outlook(databases)])
+    broken = [str(f["message"]) for f in databases if f.get("receiver") == "reconnecting" and f.get("message")]
+    return "  ".join([f"{latency}  {applied:,} changes applied  {rate:,.0f}/s", *(broken[:1] or _outlook(databases))])
 
 
 def _outlook(databases: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
