@@ -1,6 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""tests/requirements.yml names, for each requirement, the tests that prove it; this checks that they exist."""
+"""tests/requirements.yml names, for each requirement, the tests that prove it, tests/reliability.yml those of each fault; this checks that
+they exist."""
 
 from __future__ import annotations
 
@@ -28,14 +29,29 @@ def test_every_number_is_there() -> None:
     assert list(MAPPING) == NUMBERS
 
 
+def missing(node_id: str) -> str:
+    """What of a node id does not exist: the file has to define the function (in the class) that it names."""
+    path, dummy, names = node_id.partition("::")
+    if not names or not (REPO / path).is_file():
+        return node_id
+    found: t.Any = ast.parse((REPO / path).read_text(encoding="utf-8"))
+    for name in names.split("[")[0].split("::"):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        found = next((node for node in found.body if isinstance(node, kinds) and node.name == name), None)
+        if found is None:
+            return node_id
+    return ""
+
+
 @pytest.mark.parametrize("number", [number for number in NUMBERS if MAPPING.get(number, "open") != "open"])
 def test_named_tests_exist(number: str) -> None:
-    """The file is there and defines the function (in the class) that the node id names."""
-    for node_id in node_ids(MAPPING[number]):
-        path, dummy, names = node_id.partition("::")
-        assert names, f"{number}: {node_id} names no test"
-        found: t.Any = ast.parse((REPO / path).read_text(encoding="utf-8"))
-        for name in names.split("[")[0].split("::"):
-            kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-            found = next((node for node in found.body if isinstance(node, kinds) and node.name == name), None)
-            assert found is not None, f"{number}: there is no {node_id}"
+    """Each node id of a requirement."""
+    assert [node_id for node_id in node_ids(MAPPING[number]) if missing(node_id)] == []
+
+
+def test_faults_have_tests_and_a_row() -> None:
+    """Each fault names tests that exist, and the page has it with nothing but good ends."""
+    page = (REPO / "docs" / "reliability.md").read_text(encoding="utf-8")
+    for fault in yaml.safe_load((REPO / "tests" / "reliability.yml").read_text(encoding="utf-8")):
+        assert fault["tests"] and [node_id for node_id in fault["tests"] if missing(node_id)] == []
+        assert f"| {fault['fault']} | {fault['end']} | as expected (" in page, f"{fault['fault']}: run scripts/make-docs --reliability"
