@@ -20,6 +20,9 @@ from .session import connection_failure, conninfo, settings
 PG_EPOCH = 946_684_800
 """Unix time of 2000-01-01, where PostgreSQL's clock begins (seconds)."""
 
+LOOK = 1.0
+"""Seconds without an answer after which whoever waits is told."""
+
 
 class ServerRefused(Exception):
     """What the server answered on the replication connection. ``sqlstate`` is empty where the connection itself broke."""
@@ -77,16 +80,25 @@ class ReplicationConnection:
             status = self._pq.connect_poll()
         return "" if status == polling.OK else self._text(self._pq.error_message) or "connection failed"
 
-    def _execute(self, sql: str) -> t.Any:
+    @property
+    def pid(self) -> int:
+        """Process id of the server's end."""
+        return int(self._pq.backend_pid)
+
+    def _execute(self, sql: str, waiting: t.Callable[[], None] | None = None) -> t.Any:
         """Run ``sql`` and wait for its last result; other threads go on meanwhile.
 
+        :param waiting: called once for each :data:`LOOK` seconds without an answer.
         :raises ServerRefused: if the connection breaks.
         """
         self._guarded(self._pq.send_query, sql.encode())
         result = None
         while True:
             while self._pq.is_busy():
-                select.select([self._pq.socket], [], [], 60)
+                ready = select.select([self._pq.socket], [], [], LOOK if waiting else 60)
+                if waiting and not any(ready):
+                    waiting()
+                    continue
                 self._guarded(self._pq.consume_input)
             following = self._pq.get_result()
             if following is None:
@@ -106,12 +118,13 @@ class ReplicationConnection:
         for name, value in wanted.items():
             self.query(f"SET {name} = {value if name == 'DateStyle' else quote_literal(value)}")
 
-    def query(self, sql: str) -> list[tuple[str | None, ...]]:
+    def query(self, sql: str, waiting: t.Callable[[], None] | None = None) -> list[tuple[str | None, ...]]:
         """Rows of one command of the replication grammar, or of SQL, as text.
 
+        :param waiting: called once for each :data:`LOOK` seconds without an answer; what it raises is raised.
         :raises ServerRefused: with the server's message and SQLSTATE.
         """
-        result = self._execute(sql)
+        result = self._execute(sql, waiting)
         status = result.status
         if status == psycopg.pq.ExecStatus.TUPLES_OK:
             return [tuple(self._cell(result, row, column) for column in range(result.nfields)) for row in range(result.ntuples)]
@@ -119,7 +132,16 @@ class ReplicationConnection:
             return []
         raise self._refused(result)
 
-    def create_slot(self, name: str, plugin: str, *, temporary: bool = False, snapshot: bool = True, failover: bool = False) -> CreatedSlot:
+    def create_slot(
+        self,
+        name: str,
+        plugin: str,
+        *,
+        temporary: bool = False,
+        snapshot: bool = True,
+        failover: bool = False,
+        waiting: t.Callable[[], None] | None = None,
+    ) -> CreatedSlot:
         """Make a logical slot; its snapshot is valid until the next command on this connection. ``failover`` counts from 17 on.
 
         :raises ServerRefused: as the server answers.
@@ -132,7 +154,7 @@ class ReplicationConnection:
             tail = "EXPORT_SNAPSHOT" if snapshot else "NOEXPORT_SNAPSHOT"
         else:
             tail, kind = "", ""
-        row = self.query(f"CREATE_REPLICATION_SLOT {quote_ident(name)} {kind}LOGICAL {quote_ident(plugin)} {tail}")[0]
+        row = self.query(f"CREATE_REPLICATION_SLOT {quote_ident(name)} {kind}LOGICAL {quote_ident(plugin)} {tail}", waiting)[0]
         return CreatedSlot(str(row[0]), parse_lsn(str(row[1])), row[2] or "", str(row[3]))
 
     def alive(self, timeout: float) -> bool:

@@ -190,16 +190,22 @@ class SnapshotDesk:
         """The worker is done; a snapshot that it did not end is kept for the next one."""
         self._use.close()
 
-    def export(self, order: Order) -> TakenSnapshot:
+    def export(self, order: Order, waiting: t.Callable[[str], None] | None = None) -> TakenSnapshot:
         """Start a holder and answer with its snapshot; one that is there is ended first.
 
+        :param waiting: told once a second whom the source waits for before it makes the slot; what it raises is raised.
         :raises MigrationError: what the holder met; it is gone then.
         """
         self.end()
         command = [sys.executable, str(self._paths.engine), "hold", "--home", str(self._paths.home)]
         command += ["--migration", self._paths.key, "--database", self._database]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd="/", text=True)
-        answer = _talk(process, order)
+        try:
+            answer = _talk(process, order, waiting or _unheard)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         if "error" in answer:
             process.wait()
             raise MigrationError.from_dict(answer["error"])
@@ -259,7 +265,7 @@ def hold(paths: MigrationPaths, spec: MigrationSpec, database: str, patience: fl
         return 1
     try:
         order = Order(**json.loads(line))
-        held = _make(spec, database, order)
+        held = _make(spec, database, order, lambda text: _wait_on(text, stopped))
     except MigrationError as exc:
         _say(error=exc.to_dict())
         return 1
@@ -276,11 +282,18 @@ def hold(paths: MigrationPaths, spec: MigrationSpec, database: str, patience: fl
     return 0
 
 
-def _make(spec: MigrationSpec, database: str, order: Order) -> HeldSnapshot | ExportedSlot:
+def _wait_on(text: str, stopped: t.Sequence[int]) -> None:
+    """Tell the worker whom the source waits for; with nobody there to hear it, or told to end, there is no use in waiting."""
+    if not _say(waiting=text) or stopped:
+        raise ServiceError("The holder of the snapshot was told to end.")
+
+
+def _make(spec: MigrationSpec, database: str, order: Order, waiting: t.Callable[[str], None]) -> HeldSnapshot | ExportedSlot:
     if order.kind == "plain":
         return HeldSnapshot(spec, database)
     failover = order.kind == "slot" and spec.changes.failover_slot
-    return create_slot(spec.source, database, order.name, order.plugin, temporary=order.kind == "temporary", failover=failover)
+    temporary = order.kind == "temporary"
+    return create_slot(spec.source, database, order.name, order.plugin, temporary=temporary, failover=failover, waiting=waiting)
 
 
 def _wait(held: HeldSnapshot | ExportedSlot, files: _Files, stopped: t.Sequence[int], patience: float) -> None:
@@ -299,25 +312,35 @@ def _alive(held: HeldSnapshot | ExportedSlot) -> bool:
     return held.alive(LOOK) if isinstance(held, HeldSnapshot) else held.connection.alive(LOOK)
 
 
-def _talk(process: subprocess.Popen[str], order: Order) -> dict[str, t.Any]:
-    """Give the order, hear the answer."""
+def _unheard(dummy: str) -> None:
+    """Nobody wants to know whom the source waits for."""
+
+
+def _talk(process: subprocess.Popen[str], order: Order, waiting: t.Callable[[str], None]) -> dict[str, t.Any]:
+    """Give the order, hear the answer, and before it whom the source waits for."""
     if process.stdin is None or process.stdout is None:
         raise ServiceError("The holder of the snapshot has no pipe.")
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(json.dumps(dataclasses.asdict(order)) + "\n")
         process.stdin.close()
-    line = process.stdout.readline()
-    process.stdout.close()
-    if not line:
-        status = process.wait()
-        raise ConnectionFailed(f"The holder of the snapshot ended with status {status}.", details={"reason": "lost"})
-    return dict(json.loads(line))
+    with process.stdout as lines:
+        while line := lines.readline():
+            answer = dict(json.loads(line))
+            if "waiting" not in answer:
+                return answer
+            waiting(answer["waiting"])
+    status = process.wait()
+    raise ConnectionFailed(f"The holder of the snapshot ended with status {status}.", details={"reason": "lost"})
 
 
-def _say(**words: t.Any) -> None:
-    with contextlib.suppress(BrokenPipeError):
+def _say(**words: t.Any) -> bool:
+    """A line to the worker; was it there?"""
+    try:
         sys.stdout.write(json.dumps(words) + "\n")
         sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _let_go_of_the_worker() -> None:

@@ -35,6 +35,8 @@ from .holder import Order, SnapshotDesk
 COPIED = "base copy"
 """Ledger step: schema, rows, indexes and constraints of the database are on the target."""
 
+Waiting = t.Callable[[str], None]
+
 
 @dataclasses.dataclass
 class Prepared:
@@ -63,9 +65,10 @@ def check_ground(spec: MigrationSpec) -> None:
                 own_database(spec, database)
 
 
-def prepare(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk) -> Prepared:
+def prepare(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk, waiting: Waiting) -> Prepared:
     """Make or find again what ``database`` needs; ``work`` is its folder on the runtime host, ``desk`` knows who holds its snapshot.
 
+    :param waiting: as :meth:`.holder.SnapshotDesk.export` has it.
     :raises MigrationError: saying which part failed; a first attempt leaves nothing behind on either side.
     """
     work.mkdir(parents=True, exist_ok=True)
@@ -77,10 +80,10 @@ def prepare(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk) 
             hint="Give it up with the playbook pgops.migration.finish; the target is whole.",
         )
     if memory is None:
-        return _first_time(spec, database, work, desk)
+        return _first_time(spec, database, work, desk, waiting)
     if memory.get("finished"):
         return Prepared(memory["slot"], None, None, finished=True)
-    return _again(spec, database, memory, desk)
+    return _again(spec, database, memory, desk, waiting)
 
 
 def remember_finished(work: Path) -> None:
@@ -88,7 +91,7 @@ def remember_finished(work: Path) -> None:
     write_json(work / MEMORY, {**read_json(work / MEMORY), "finished": True})
 
 
-def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk) -> Prepared:
+def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk, waiting: Waiting) -> Prepared:
     name = object_name(spec.key, database)
     with contextlib.ExitStack() as undo:
         choice: PluginChoice | None = None
@@ -100,7 +103,7 @@ def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDe
             with connect(spec.source, database, purpose="prepare") as conn:
                 Baseline(work / FILE).take(conn, again=True)
             _publish(spec, database, name, choice)
-            snapshot = desk.export(Order("slot", name, choice.plugin))
+            snapshot = desk.export(Order("slot", name, choice.plugin), waiting)
         else:
             snapshot = desk.export(Order("plain"))
         undo.callback(snapshot.close)
@@ -115,7 +118,7 @@ def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDe
     return Prepared(name, choice, snapshot)
 
 
-def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any], desk: SnapshotDesk) -> Prepared:
+def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any], desk: SnapshotDesk, waiting: Waiting) -> Prepared:
     choice = PluginChoice(**memory["choice"]) if memory["choice"] else None
     if choice:
         _require_slot(spec, database, memory["slot"])
@@ -127,7 +130,7 @@ def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any], desk: S
             desk.end()
             return Prepared(memory["slot"], choice, None)
     _bring_settings(spec, database)
-    return Prepared(memory["slot"], choice, desk.take_up() or renew_snapshot(spec, database, choice, desk))
+    return Prepared(memory["slot"], choice, desk.take_up() or renew_snapshot(spec, database, choice, desk, waiting))
 
 
 def _bring_settings(spec: MigrationSpec, database: str) -> None:
@@ -137,12 +140,12 @@ def _bring_settings(spec: MigrationSpec, database: str) -> None:
         apply_globals(plan_database(spec.source, spec.target, database, fresh=True))
 
 
-def renew_snapshot(spec: MigrationSpec, database: str, choice: PluginChoice | None, desk: SnapshotDesk) -> Snapshot:
+def renew_snapshot(spec: MigrationSpec, database: str, choice: PluginChoice | None, desk: SnapshotDesk, waiting: Waiting) -> Snapshot:
     """Another snapshot with the LSN that belongs to it; online by a slot that goes with its holder, for the stream's own slot stays."""
     if choice is None:
         return desk.export(Order("plain"))
     name = f"{object_name(spec.key, database)[:50]}_{secrets.token_hex(4)}"
-    return desk.export(Order("temporary", name, choice.plugin))
+    return desk.export(Order("temporary", name, choice.plugin), waiting)
 
 
 def _require_slot(spec: MigrationSpec, database: str, name: str) -> None:

@@ -27,6 +27,7 @@ from ..postgres.identifiers import object_name
 from ..postgres.session import connect
 from ..snapshot.basecopy import BaseCopy, CopyJob, Snapshot
 from ..snapshot.restraint import no_pressure
+from ..snapshot.tools import Stopped
 from ..source.plugin import PluginChoice
 from ..source.publication import drop_publication
 from ..source.slot import drop_slot
@@ -53,6 +54,7 @@ class Worker:
         self._proof: ProofSnapshots | None = None
         self._choice: PluginChoice | None = None
         self._drained = 0
+        self._waited = False
         self._way_back: WayBack | None = None
         self._baseline = Baseline(paths.work(database) / FILE)
         link.on("retry", lambda command: self._follower.retry() if self._follower else None)
@@ -64,13 +66,27 @@ class Worker:
         """
         self._desk = SnapshotDesk(self._paths, self._spec, self._database)
         try:
-            self._move()
+            with contextlib.suppress(Stopped):
+                self._move()
         finally:
             self._desk.close()
 
+    def _waiting(self, whom: str) -> None:
+        """The source makes no slot before those ``whom`` have ended.
+
+        :raises Stopped: we are to end."""
+        if self._link.stop.is_set():
+            raise Stopped
+        if whom:
+            text = f"The source waits for {whom} before it makes the replication slot."
+            self._progress({"message": text} if self._waited else {"warnings": [text]})
+            self._waited = True
+
     def _move(self) -> None:
         self._phase("preparing")
-        prepared = prepare(self._spec, self._database, self._paths.work(self._database), self._desk)
+        prepared = prepare(self._spec, self._database, self._paths.work(self._database), self._desk, self._waiting)
+        if self._waited:
+            self._progress({"message": ""})
         if prepared.finished:
             self._phase("finished")
             self._obey()
@@ -105,7 +121,7 @@ class Worker:
         choice = prepared.choice
 
         def renew() -> Snapshot:
-            return renew_snapshot(self._spec, self._database, choice, self._desk)
+            return renew_snapshot(self._spec, self._database, choice, self._desk, self._waiting)
 
         over = threading.Event()
         pressure: t.Callable[[], float] = no_pressure

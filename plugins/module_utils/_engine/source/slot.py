@@ -14,6 +14,7 @@ from ..postgres.identifiers import PREFIX
 from ..postgres.replication import ReplicationConnection, ServerRefused
 from ..postgres.session import connect
 from ..spec import Endpoint
+from .blockers import Blockers
 
 PATIENCE = 60.0
 """Seconds for which a slot's creation is tried again while too many transactions are running for one snapshot."""
@@ -37,10 +38,19 @@ class ExportedSlot:
 
 
 def create_slot(
-    endpoint: Endpoint, database: str, name: str, plugin: str, *, temporary: bool = False, failover: bool = False
+    endpoint: Endpoint,
+    database: str,
+    name: str,
+    plugin: str,
+    *,
+    temporary: bool = False,
+    failover: bool = False,
+    waiting: t.Callable[[str], None] | None = None,
 ) -> ExportedSlot:
     """Make the slot ``name`` over the replication protocol and keep its exported snapshot open.
 
+    :param waiting: told once a second whom the server waits for, as :class:`.blockers.Blockers` says it (empty: it does not tell); what it
+        raises is raised, and no slot stays but one that the server makes afterwards.
     :param failover: one that the source's standbys keep too; servers before 17 have no such, see PGM2114.
     :raises MigrationError: PGM1201 it exists, PGM1202 no slot or sender is free, PGM1204 too many transactions for a snapshot,
         PGM1205 ``wal_level``, PGM1200 anything else.
@@ -49,8 +59,9 @@ def create_slot(
     deadline = time.monotonic() + PATIENCE
     while True:
         connection = _replication(endpoint, database)
+        blockers = Blockers(endpoint, database, connection.pid)
         try:
-            made = connection.create_slot(name, plugin, temporary=temporary, failover=failover)
+            made = connection.create_slot(name, plugin, temporary=temporary, failover=failover, waiting=_teller(blockers, waiting))
         except ServerRefused as exc:
             connection.close()
             if "snapshot too large" in exc.message and time.monotonic() < deadline:
@@ -60,7 +71,13 @@ def create_slot(
         except BaseException:
             connection.close()
             raise
+        finally:
+            blockers.close()
         return ExportedSlot(name, made.snapshot, made.consistent_point, connection)
+
+
+def _teller(blockers: Blockers, waiting: t.Callable[[str], None] | None) -> t.Callable[[], None] | None:
+    return None if waiting is None else lambda: waiting(blockers.look())
 
 
 def _replication(endpoint: Endpoint, database: str) -> ReplicationConnection:
