@@ -24,7 +24,7 @@ _OF_DATABASE: tuple[tuple[str, str, str, str], ...] = (
     ("copy_moved_bytes", "gauge", "bytes_moved", "Bytes of COPY that went through the runtime host since the service began."),
     ("copy_chunks", "gauge", "chunks_total", "Pieces that the base copy is cut into."),
     ("copy_done_chunks", "gauge", "chunks_done", "Pieces that the base copy has brought over."),
-    ("copy_eta_seconds", "gauge", "eta_seconds", "Seconds until all rows are copied, at the present rate."),
+    ("copy_eta_seconds", "gauge", "eta_seconds", "Seconds until all rows are copied and the indexes built, at the present rate."),
     ("indexes", "gauge", "indexes_total", "Indexes to be built on the target."),
     ("indexes_done", "gauge", "indexes_done", "Indexes built on the target."),
     ("changes_received_total", "counter", "incoming", "Changes received from the source since the service began."),

@@ -10,6 +10,7 @@ import typing as t
 
 from ..migration.catalogue import now
 from ..monitor.text import human_bytes
+from .copyforecast import CopyForecast
 
 RATE_SECONDS = 20.0
 """Span over which rates are measured."""
@@ -45,7 +46,7 @@ class Progress:
         }
         self._told_at = time.monotonic()
         self._forecast = Forecast()
-        self._samples: collections.deque[tuple[float, int]] = collections.deque()
+        self._copy = CopyForecast()
 
     def merge(self, figures: t.Mapping[str, t.Any]) -> None:
         """Take newer figures over; ``copied`` names only the tables that have changed."""
@@ -55,8 +56,10 @@ class Progress:
             self.figures["copied"] = copied
         if "latency_seconds" in figures:
             self._told_at = time.monotonic()
-        if "bytes_done" in figures:
-            self._rate(int(figures["bytes_done"]))
+        if "bytes_done" in figures or "index_work_done" in figures:
+            self._copy.add(time.monotonic(), self.figures)
+            if self._copy.rate is not None:
+                self.figures["rate_bytes_per_second"] = self._copy.rate
         if "applied_lsn" in figures and self.figures.get("source_lsn"):
             self._forecast.add(time.monotonic(), self.figures)
             eta, verdict = self._forecast.judge(self.figures)
@@ -69,19 +72,12 @@ class Progress:
 
     def present(self) -> dict[str, t.Any]:
         """The figures as they are now, whether or not anybody still reports them."""
-        return aged(self.figures, time.monotonic() - self._told_at)
-
-    def _rate(self, done: int) -> None:
         moment = time.monotonic()
-        self._samples.append((moment, done))
-        while self._samples[0][0] < moment - RATE_SECONDS:
-            self._samples.popleft()
-        first = self._samples[0]
-        if moment - first[0] >= 1:
-            rate = (done - first[1]) / (moment - first[0])
-            self.figures["rate_bytes_per_second"] = round(rate)
-            left = int(self.figures.get("bytes_total", 0)) - done
-            self.figures["eta_seconds"] = round(left / rate) if rate > 0 and left > 0 else (0 if left <= 0 else None)
+        if self.figures["phase"] == "copying" and "bytes_total" in self.figures:
+            self.figures["eta_seconds"] = self._copy.seconds(moment, self.figures)
+        elif self.figures.get("eta_seconds"):
+            self.figures["eta_seconds"] = 0
+        return aged(self.figures, moment - self._told_at)
 
 
 def aged(figures: t.Mapping[str, t.Any], seconds: float) -> dict[str, t.Any]:

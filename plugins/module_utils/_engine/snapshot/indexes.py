@@ -18,6 +18,7 @@ from ..postgres.catalog import Table
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
 from ..spec import MigrationSpec
+from .indexwork import IndexWork
 from .pool import TargetPool
 from .progress import Progress
 
@@ -175,12 +176,16 @@ class IndexBuilder:
         self._present = {(schema, name): (valid, constrained) for schema, name, valid, constrained in control.execute(_PRESENT)}
         jobs = spec.copy.index_jobs
         progress.set(indexes_total=len(indexes), indexes_done=0)
+        self._work = IndexWork(indexes, jobs, progress)
         self.pool = TargetPool(spec.target, database, jobs, "index", session_setup(control, jobs), stop)
 
     def table_complete(self, table: Table) -> None:
         """``table`` has all its rows: build its indexes, then ANALYZE it."""
         job = _Job(table, tuple(self._by_table.pop(table.oid, ())), table.oid in self._analyze)
-        todo = [i for i in job.indexes if not i.whole and not self._present.get((i.schema, i.name), (False, False))[0]]
+        built = [i for i in job.indexes if self._is_built(i)]
+        self._work.found(built)
+        self._work.ready(i for i in job.indexes if i not in built)
+        todo = [i for i in job.indexes if not i.whole and i not in built]
         if table.bytes <= SMALL_TABLE and sum(i.bytes for i in todo) <= SMALL:
             self._small.append(job)
             self.pool.submit(sum(i.cost for i in job.indexes), "build the indexes of small tables", self._build_group)
@@ -215,15 +220,15 @@ class IndexBuilder:
                 statements += _attachments(job.indexes, have)
             statements += analyze_statements(conn, [job.table.qualified for job in jobs if job.analyze])
             if statements:
-                conn.execute("; ".join(statements).encode())
+                fresh = [i for job in jobs for i in job.indexes if not self._is_built(i)]
+                self._work.build(fresh, lambda: conn.execute("; ".join(statements).encode()))
         self._progress.add(indexes_done=sum(len(job.indexes) for job in jobs))
 
     # -- large tables
 
     def _builder(self, job: _Job, index: Index) -> t.Callable[[psycopg.Connection[t.Any]], None]:
         def build(conn: psycopg.Connection[t.Any]) -> None:
-            for statement in self._creation(index):
-                conn.execute(statement.encode())
+            self._work.build([index], lambda: conn.execute("; ".join(self._creation(index)).encode()))
             with self._lock:
                 self._left[job.table.oid] -= 1
                 finished = not self._left[job.table.oid]
@@ -231,6 +236,10 @@ class IndexBuilder:
                 self.pool.submit(float("inf"), f"add the constraints of {job.table.label}", self._finisher(job))
 
         return build
+
+    def _is_built(self, index: Index) -> bool:
+        """Was it there, and valid, when this run began?"""
+        return bool(self._present.get((index.schema, index.name), (False, False))[0])
 
     def _creation(self, index: Index) -> list[str]:
         """CREATE INDEX; what a killed build left half-made goes first."""
@@ -245,7 +254,8 @@ class IndexBuilder:
             with conn.transaction():
                 statements = _attachments(job.indexes, _constraints(conn, [job.table.qualified]))
                 if statements:
-                    conn.execute("; ".join(statements).encode())
+                    whole = [i for i in job.indexes if i.whole and not self._is_built(i)]
+                    self._work.build(whole, lambda: conn.execute("; ".join(statements).encode()))
             self._progress.add(indexes_done=len(job.indexes))
             if job.analyze:
                 quick = analyze_statements(conn, [job.table.qualified])
