@@ -82,3 +82,14 @@ def describe(origin: lab.Server, destination: lab.Server, name: str, databases: 
 
 def _address(server: lab.Server) -> dict[str, t.Any]:
     return {"host": server.host, "port": server.port, "password": PASSWORDS[server.port], "sslmode": "disable"}
+
+
+def make_standby(primary: lab.Server) -> lab.Server:
+    """A hot standby that follows ``primary``."""
+    place = lab.run_folder() / f"standby-{secrets.token_hex(3)}"
+    place.mkdir()
+    lab.hand_over(place)
+    standby = lab.Server("standby", place, primary.bindir, dict(primary.settings), superuser_password=primary.superuser_password)
+    primary.run("pg_basebackup", "-D", standby.data, "-R", "-c", "fast", "-d", primary.dsn())
+    standby.start()
+    return standby

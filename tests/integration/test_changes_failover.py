@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 import typing as t
@@ -14,22 +13,11 @@ import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from changelab import StreamLab
-from pair import OWNER, PASSWORDS, describe, make_target
+from pair import OWNER, PASSWORDS, describe, make_standby, make_target
 from proxies import Cutter
 
 SETTINGS = {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
 TABLE = "CREATE TABLE t (id serial PRIMARY KEY, v text)"
-
-
-def standby_of(primary: lab.Server) -> lab.Server:
-    """A hot standby that follows ``primary``."""
-    place = lab.run_folder() / f"standby-{secrets.token_hex(3)}"
-    place.mkdir()
-    lab.hand_over(place)
-    standby = lab.Server("standby", place, primary.bindir, dict(primary.settings), superuser_password=primary.superuser_password)
-    primary.run("pg_basebackup", "-D", standby.data, "-R", "-c", "fast", "-d", primary.dsn())
-    standby.start()
-    return standby
 
 
 def caught_up(primary: lab.Server) -> bool:
@@ -49,7 +37,7 @@ def until(found: t.Callable[[], t.Any]) -> None:
 def test_target_fails_over(source: lab.Server, source_database: str, tmp_path: Path, behind: bool) -> None:
     """Also where the standby lacks the last commits of the primary: progress and rows went back together, and the spool has the rest."""
     primary = make_target(settings=SETTINGS)
-    standby = standby_of(primary)
+    standby = make_standby(primary)
     proxy = Cutter(primary.host, primary.port, 1, 1 << 30, 1 << 31)
     primary.create_database(source_database, "admin")
     for server, login in ((source, OWNER), (primary, "admin")):

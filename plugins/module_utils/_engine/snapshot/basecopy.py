@@ -43,6 +43,10 @@ RENEWALS = 10
 USELESS = ("PGM3008", "PGM3009")
 """Errors after which another run needs another snapshot: it has ended, or a table that it shows is not there any more."""
 
+LOCKED = (
+    "Somebody holds a lock on a table (pg_locks, mode AccessExclusiveLock): end that session, or run the playbook again when it has ended."
+)
+
 LEFTOVER_SECONDS = 60.0
 """How long the server may take to end them."""
 
@@ -127,6 +131,7 @@ class BaseCopy:
                 raise CopyError(
                     f"The base copy of {self._job.database} failed: {words} (SQLSTATE {exc.sqlstate or 'none'}).",
                     sqlstate=exc.sqlstate or "",
+                    hint=LOCKED if exc.sqlstate == "55P03" else "",
                 ) from exc
         self._progress.flush()
         return {

@@ -15,6 +15,7 @@ import typing as t
 
 from ..errors import MigrationError
 from ..postgres.drivers import psycopg
+from ..postgres.identifiers import quote_ident
 from ..postgres.session import connect
 from ..spec import MigrationSpec
 
@@ -105,6 +106,7 @@ class Restraint:
         while not self._over.is_set():
             try:
                 with connect(self._spec.source, self._database, purpose="restraint") as conn:
+                    self._see(conn)
                     while not self._over.is_set():
                         self._watched = max(self._standbys(conn), self._probe(conn))
                         self._over.wait(LOOK)
@@ -115,6 +117,16 @@ class Restraint:
                 self._watched = 0.0
                 self._note(f"The copy is not held back by standbys and probe: {' '.join(str(exc).split())}")
                 return
+
+    def _see(self, conn: psycopg.Connection[t.Any]) -> None:
+        """Say so where the standbys are hidden from us: their columns are NULL then, and look like no lag at all."""
+        if self._spec.copy.max_standby_lag:
+            row = conn.execute("SELECT count(*) FROM pg_stat_replication WHERE state IS NULL").fetchone()
+            if row and row[0]:
+                user = quote_ident(self._spec.source.user)
+                self._note(
+                    f"The source does not show {row[0]} of its standbys: the copy is not held back by them. GRANT pg_monitor TO {user};"
+                )
 
     def _standbys(self, conn: psycopg.Connection[t.Any]) -> float:
         limit = self._spec.copy.max_standby_lag
