@@ -313,7 +313,8 @@ def test_every_class_of_object_is_compared(both: Lab) -> None:
     both.make(given, given)
     assert both.verify().schema == ()
     both.target.execute(
-        "DROP TYPE span; DROP COLLATION german; DROP TEXT SEARCH CONFIGURATION search; DROP TEXT SEARCH DICTIONARY words;"
+        "DROP EXTENSION plpgsql; DROP TYPE span; DROP COLLATION german;"
+        "DROP TEXT SEARCH CONFIGURATION search; DROP TEXT SEARCH DICTIONARY words;"
         "DROP OPERATOR === (item, item); DROP STATISTICS facts; COMMENT ON COLUMN item.name IS 'another';"
         "REVOKE SELECT ON item FROM PUBLIC;"
         "GRANT EXECUTE ON FUNCTION twice(int) TO PUBLIC; COMMENT ON SCHEMA public IS NULL; ALTER TABLE unkeyed OWNER TO pg_monitor",
@@ -321,6 +322,7 @@ def test_every_class_of_object_is_compared(both: Lab) -> None:
     )
     named = {(d.kind, d.object) for d in both.verify().schema}
     assert named >= {
+        ("extension", "plpgsql"),
         ("range", "public.span"),
         ("collation", "public.german"),
         ("text search configuration", "public.search"),
