@@ -260,9 +260,14 @@ class Manager:
         dropped = drop_databases(spec) if drop_target else []
         kept = [database for database in spec.databases if database not in dropped]
         notes = restore_databases(spec, kept)
-        if spec.back_of or spec.rollback == "prepared":
-            more = give_up(paths, spec if spec.back_of else back_spec(spec))
+        if spec.back_of:
+            more = give_up(paths, spec)
             removed, notes = removed + more[0], notes + more[1]
+        elif spec.rollback == "prepared":  # of a cutover that was killed; a target that is gone must not keep the source from being cleaned
+            try:
+                removed += give_up(paths, back_spec(spec))[0]
+            except MigrationError as exc:
+                notes.append(exc.message)
         self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": kept, "notes": notes})
         if state is not State.CANCELED:
             self._catalogue.move(key, State.CANCELED, substate)
