@@ -57,7 +57,8 @@ CATALOG = {
     " i.indisreplident, i.indisprimary"
     " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {user}",
     "constraints": "SELECT n.nspname, k.conname, k.contype, pg_get_constraintdef(k.oid), k.convalidated, k.condeferrable, k.condeferred,"
-    " k.conrelid::regclass::text FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace WHERE {user}",
+    " k.conrelid::regclass::text, obj_description(k.oid, 'pg_constraint') FROM pg_constraint k"
+    " JOIN pg_namespace n ON n.oid = k.connamespace WHERE {user}",
     "triggers": "SELECT pg_get_triggerdef(g.oid), g.tgenabled FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n"
     " ON n.oid = c.relnamespace WHERE NOT g.tgisinternal AND {user}",
     "policies": "SELECT schemaname, tablename, policyname, permissive, roles::text, cmd, qual, with_check FROM pg_policies",

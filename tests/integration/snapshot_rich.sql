@@ -77,6 +77,8 @@ CREATE TABLE shop.not_checked (customer bigint);
 INSERT INTO shop.not_checked VALUES (-1);
 ALTER TABLE shop.not_checked ADD CONSTRAINT lazy FOREIGN KEY (customer) REFERENCES shop.customer NOT VALID;
 CREATE TABLE shop.self (id int PRIMARY KEY, up int REFERENCES shop.self);
+COMMENT ON CONSTRAINT self_up_fkey ON shop.self IS 'of a foreign key'; COMMENT ON CONSTRAINT lazy ON shop.not_checked IS 'of one that is not valid';
+COMMENT ON CONSTRAINT orders_customer_fkey ON shop.orders IS 'of one of a partitioned table';
 INSERT INTO shop.self VALUES (1, 2), (2, 1);
 
 CREATE TABLE "Odd ""Schema"" ünï"."Table with 'quotes' and spaces; --" ("Column ""x""" int PRIMARY KEY, "select" text, "ü%s" int);

@@ -173,12 +173,12 @@ class BaseCopy:
         self._progress.set(step="indexes")
         builder.pool.drain()
         self._progress.set(step="constraints")
-        schema.apply_post_data(covered(indexes) | {(PG_CONSTRAINT, key.oid) for key in keys})
         pool = TargetPool(
             spec.target, database, spec.copy.index_jobs, "finish tables", session_setup(control, spec.copy.index_jobs), self._stop
         )
         open_.callback(pool.close)
-        add_foreign_keys(control, pool, keys)
+        add_foreign_keys(control, pool, keys)  # before the rest: comments on them, row security and event triggers are among that
+        schema.apply_post_data(covered(indexes) | {(PG_CONSTRAINT, key.oid) for key in keys})
         self._progress.set(step="finish")
         self._finish(control, pool, schema, trees, matviews)
         self._progress.set(step="done")
