@@ -15,7 +15,7 @@ import pytest
 from lab import cgroups, host, network, rooms
 from lab.able import Unable
 from lab.keys import ssh
-from lab.place import HOSTS, Place
+from lab.place import HOSTS, Place, load
 
 
 def make(name: str, init: str = "auto") -> Place:
@@ -29,6 +29,7 @@ def make(name: str, init: str = "auto") -> Place:
 @pytest.fixture(scope="module")
 def lab() -> t.Iterator[Place]:
     """A lab of this run's own."""
+    rooms.sweep()
     name = f"hosts-{os.getpid()}"
     yield make(name)
     rooms.down(name)
@@ -89,6 +90,18 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_labs_of_killed_runs_are_removed(lab: Place) -> None:
+    """A lab is named after the process that made it: it goes when the process is gone, and that of a living one stays."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    left = load(f"hosts-{process.pid}")
+    left.slot = network.allot()
+    left.save()
+    rooms.sweep()
+    assert not any(traces(left).values()), traces(left)
+    assert host.running(lab, "source")
 
 
 def test_a_second_one_beside_it_and_nothing_left(lab: Place) -> None:

@@ -26,6 +26,7 @@ KEY = "pg-migration@*"
 @pytest.fixture(scope="module")
 def lab() -> t.Iterator[Place]:
     """A lab of this run's own, or the tests are skipped with the reason."""
+    rooms.sweep()
     name = f"guide-{os.getpid()}"
     try:
         yield rooms.up(name)
@@ -96,9 +97,15 @@ def application(lab: Place) -> t.Iterator[subprocess.Popen[str]]:
 
 
 def test_hosts_are_made_ready(lab: Place) -> None:
-    """Provision the runtime host, prepare the source, which has to be restarted for it."""
-    play(lab, "provision_runtime")
-    assert play(lab, "prepare_source")[1] > 0
+    """Provision the runtime host: tools, Python, libraries, folder, unit. Prepare the source, which has to be restarted for it; that
+    provisions the runtime host again, and nothing is left to do there."""
+    assert play(lab, "provision_runtime")[1] > 0
+    python = "/var/lib/pg_migration/venv/bin/python -c 'import psycopg, asyncpg, msgspec; print(psycopg.__version__)'"
+    assert ssh(lab, "runtime", f"pg_dump --version && sudo -u pg_migration {python}").stdout.splitlines()[1].startswith("3.")
+    if lab.init == "systemd":
+        assert "pg_migration" in ssh(lab, "runtime", "systemctl cat pg-migration@.service").stdout
+    said, changed = play(lab, "prepare_source")
+    assert changed > 0 and re.search(r"^runtime .* changed=0 ", said, re.M)
     assert psql(lab, "source", "SHOW wal_level").strip() == "logical"
 
 

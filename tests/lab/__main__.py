@@ -18,9 +18,12 @@ def main() -> int:
     parser.add_argument("action", choices=["up", "down", "status"])
     parser.add_argument("name", nargs="?", default="default")
     parser.add_argument("--init", choices=["auto", "systemd", "plain"], default="auto")
+    parser.add_argument("--direct", action="store_true")
     words = parser.parse_args()
     try:
-        return {"up": up, "down": down, "status": status}[words.action](words.name, words.init)
+        if words.action == "up":
+            rooms.up(words.name, words.init, words.direct)
+        return down(words.name) if words.action == "down" else status(words.name)
     except Unable as error:
         print(f"no lab can be made on this machine: {error}", file=sys.stderr)
         return 3
@@ -29,19 +32,13 @@ def main() -> int:
         return 1
 
 
-def up(name: str, init: str) -> int:
-    """Make it and show it."""
-    rooms.up(name, init)
-    return status(name, init)
-
-
-def down(name: str, init: str) -> int:
+def down(name: str) -> int:
     """End it."""
     print(f"lab {name}: {'removed' if rooms.down(name) else 'there was none'}")
     return 0
 
 
-def status(name: str, init: str) -> int:
+def status(name: str) -> int:
     """Show the hosts, the inventory and how to log in."""
     rows = rooms.status(name)
     if not rows:

@@ -21,18 +21,19 @@ def write(place: Place) -> None:
 
 def content(place: Place) -> dict[str, t.Any]:
     """The inventory as data: the groups of the collection, and ``lab_target`` for who wants to look at the target by ssh."""
-    runtime = place.address("runtime")
+    worker = place.worker_address
+    ends = {host: place.address(host) if place.direct else host for host in ("source", "target")}
     variables: dict[str, t.Any] = {
         "ansible_ssh_common_args": f"-F {place.keys / 'config'}",
         "ansible_control_path_dir": str(place.control_sockets),
         "ansible_python_interpreter": "/usr/bin/python3",
-        "pg_migration_source_hba_entries": [f"host {what} migrator {runtime}/32 scram-sha-256" for what in ("all", "replication")],
+        "pg_migration_source_hba_entries": [f"host {what} migrator {worker}/32 scram-sha-256" for what in ("all", "replication")],
         "pg_migration_source_allow_restart": True,
         "pg_migration": {
             "name": "shop-2026",
             "mode": "online",
-            "source": {"type": "on_premises", "host": "source", "user": "migrator", "password": place.passwords["migrator"]},
-            "target": {"type": "self_managed", "host": "target", "user": "admin", "password": place.passwords["admin"]},
+            "source": {"type": "on_premises", "host": ends["source"], "user": "migrator", "password": place.passwords["migrator"]},
+            "target": {"type": "self_managed", "host": ends["target"], "user": "admin", "password": place.passwords["admin"]},
             "databases": ["shop"],
         },
     }
@@ -40,4 +41,6 @@ def content(place: Place) -> dict[str, t.Any]:
         variables["pg_migration_source_restart_command"] = ["pg_ctlcluster", "15", "main", "restart"]
         variables["pg_migration_source_reload_command"] = ["pg_ctlcluster", "15", "main", "reload"]
     groups = {"pg_migration_source": "source", "pg_migration_runtime": "runtime", "lab_target": "target"}
+    if place.direct:
+        del groups["pg_migration_runtime"]
     return {"all": {"children": {group: {"hosts": {host: None}} for group, host in groups.items()}, "vars": variables}}

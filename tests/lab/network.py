@@ -65,6 +65,11 @@ def up(place: Place) -> None:
             ip("-n", net, "link", "set", host, "master", BRIDGE, "up")
             ip("-n", own, "addr", "add", f"{place.address(host)}/25", "dev", "eth0")
             ip("-n", own, "link", "set", "eth0", "up")
+    connect(place)
+
+
+def connect(place: Place) -> None:
+    """Link this machine to the runtime host and, where the lab is ``direct``, to the net of the databases."""
     link, own = f"pgm{place.slot}", place.namespace("runtime")
     if ip("-n", own, "link", "show", "eth1", check=False).returncode:
         ip("link", "add", link, "type", "veth", "peer", "name", "eth1", "netns", own)
@@ -72,6 +77,14 @@ def up(place: Place) -> None:
         ip("link", "set", link, "up")
         ip("-n", own, "addr", "add", f"{place.runtime_address}/30", "dev", "eth1")
         ip("-n", own, "link", "set", "eth1", "up")
+    net, door = place.namespace("lan"), f"pgm{place.slot}d"
+    if place.direct:
+        if ip("-n", net, "link", "show", "control", check=False).returncode:
+            ip("link", "add", door, "type", "veth", "peer", "name", "control", "netns", net)
+            ip("-n", net, "link", "set", "control", "master", BRIDGE, "up")
+            ip("addr", "add", f"{place.worker_address}/25", "dev", door)
+            ip("link", "set", door, "up")
+        return
     # what this machine's own router would do with such an address is nobody's business
     ip("route", "replace", "unreachable", f"10.77.{place.slot}.0/25")
 
@@ -89,7 +102,8 @@ def down(place: Place) -> None:
     """Take the nets away; with its namespace a link goes as well."""
     there = namespaces()
     ip("route", "del", "unreachable", f"10.77.{place.slot}.0/25", check=False)
-    ip("link", "del", f"pgm{place.slot}", check=False)
+    for link in (f"pgm{place.slot}", f"pgm{place.slot}d"):
+        ip("link", "del", link, check=False)
     for what in (*HOSTS, "lan"):
         if place.namespace(what) in there:
             ip("netns", "del", place.namespace(what))

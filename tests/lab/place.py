@@ -21,11 +21,13 @@ HOSTS = {"source": 11, "runtime": 12, "target": 13}
 
 @dataclasses.dataclass
 class Place:
-    """A lab's record, kept in ``state.json``; ``slot``, 1 to 250, is its number on this machine and the third one of its addresses."""
+    """A lab's record, kept in ``state.json``; ``slot``, 1 to 250, is its number on this machine and the third one of its addresses.
+    ``direct``: this machine is in the net of the databases itself, and does the work of a runtime host."""
 
     folder: Path
     slot: int = 0
     init: str = ""
+    direct: bool = False
     passwords: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -37,6 +39,11 @@ class Place:
     def control_address(self) -> str:
         """This machine's end of the link to the runtime host."""
         return f"10.77.{self.slot}.129"
+
+    @property
+    def worker_address(self) -> str:
+        """Whence the database servers are asked: the runtime host, or this machine."""
+        return f"10.77.{self.slot}.1" if self.direct else self.address("runtime")
 
     @property
     def runtime_address(self) -> str:
@@ -75,7 +82,7 @@ class Place:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         fresh = self.folder / ".state.json"
         fresh.touch(mode=0o600)
-        fresh.write_text(json.dumps({"slot": self.slot, "init": self.init, "passwords": self.passwords}))
+        fresh.write_text(json.dumps({"slot": self.slot, "init": self.init, "direct": self.direct, "passwords": self.passwords}))
         fresh.replace(self.folder / "state.json")
 
 

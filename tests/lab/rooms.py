@@ -4,21 +4,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from lab import able, databases, host, inventory, keys, network, tree
-from lab.place import HOSTS, Place, load, locked
+from lab.place import HOSTS, LABS, Place, load, locked
 
 ANSWERS = 90.0
 """Seconds that a host may take until it answers by ssh."""
 
 
-def up(name: str, init: str = "auto") -> Place:
+def up(name: str, init: str = "auto", direct: bool = False) -> Place:
     """The lab ``name``, all of it running; what is there already is left alone.
 
+    :param direct: with a way from this machine to source and target, and no runtime host in the inventory.
     :raises able.Unable: this machine cannot hold it.
     """
     able.insist()
@@ -26,7 +29,7 @@ def up(name: str, init: str = "auto") -> Place:
         place = load(name)
         tree.ensure()
         if not place.slot:
-            place.init = able.choose_init(init)
+            place.init, place.direct = able.choose_init(init), direct
             place.slot = network.allot()
             place.save()
         network.up(place)
@@ -75,6 +78,14 @@ def down(name: str) -> bool:
             network.down(place)
         remove(place)
     return True
+
+
+def sweep() -> None:
+    """Remove the labs of tests that were killed: those named after a process that is gone."""
+    for folder in LABS.glob("*-*"):
+        match = re.fullmatch(r"(?:guide|hosts)-(\d+)(?:-b)?", folder.name)
+        if match and not Path(f"/proc/{match[1]}").exists():
+            down(folder.name)
 
 
 def remove(place: Place) -> None:
