@@ -166,7 +166,7 @@ def free_port() -> int:
     raise RuntimeError("no free port found")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: a fast shutdown when the process that started the server is gone."""
     ctypes.CDLL(None).prctl(1, int(signal.SIGINT))
 
@@ -277,7 +277,7 @@ class Server:
                 stderr=log,
                 cwd=self.folder,
                 start_new_session=True,
-                preexec_fn=None if self.outlive else _die_with_parent,
+                preexec_fn=None if self.outlive else die_with_parent,
                 **identity(),
             )
         self.pid = self._process.pid

@@ -13,6 +13,7 @@ import time
 import typing as t
 
 import pytest
+import servers
 from lab import rooms
 from lab.able import Unable
 from lab.databases import psql
@@ -54,7 +55,7 @@ def begin(lab: Place, playbook: str) -> subprocess.Popen[str]:
     }
     return subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=lab.folder, env=environment,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=servers.die_with_parent,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ def make(place: Place) -> None:
     config = place.keys / "config"
     common = f"  User {USER}\n  IdentityFile {place.keys / 'id'}\n  IdentitiesOnly yes\n  UserKnownHostsFile {place.keys / 'known_hosts'}\n"
     common += "  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  BatchMode yes\n  ConnectTimeout 15\n  LogLevel ERROR\n"
+    common += "  ServerAliveInterval 15\n"
     jump = f'  ProxyCommand ssh -F "{config}" -W %h:%p runtime\n'
     blocks = [f"Host runtime\n  HostName {place.runtime_address}\n{common}"]
     blocks += [f"Host {host}\n  HostName {place.address(host)}\n{common}{jump}" for host in HOSTS if host != "runtime"]
