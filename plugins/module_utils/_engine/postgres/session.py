@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import typing as t
 
 from ..errors import ConnectionFailed, MigrationError, PermissionMissing
@@ -108,6 +109,7 @@ async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "
         )
     except failures as exc:
         raise connection_failure(endpoint, dbname, exc) from exc
+    _keep_alive(conn._transport.get_extra_info("socket"))  # no public name; there is no other way to it
     version = conn.get_server_version()
     number = version.major * 10000 + (version.minor * 100 if version.major < 10 else version.minor)
     if number < 100000 and replication:
@@ -123,6 +125,16 @@ async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "
         conn.terminate()
         raise connection_failure(endpoint, dbname, exc) from exc
     return conn
+
+
+def _keep_alive(sock: t.Any) -> None:
+    """What :data:`KEEPALIVES` is to libpq, for a driver that knows no such options; a Unix socket needs none."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, KEEPALIVES["keepalives"])
+    for name, option in (("idle", "TCP_KEEPIDLE"), ("interval", "TCP_KEEPINTVL"), ("count", "TCP_KEEPCNT")):
+        if hasattr(socket, option):  # not every system has them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVES[f"keepalives_{name}"])
 
 
 BY_STATE = {"28P01": "authentication", "28000": "hba", "3D000": "database", "53300": "too_many", "57P03": "starting", "42501": "rights"}
