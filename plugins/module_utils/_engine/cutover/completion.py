@@ -43,9 +43,10 @@ def emit_marker(spec: MigrationSpec, database: str, token: str) -> int:
         return parse_lsn(row[0]) if row else 0
 
 
-def complete_database(spec: MigrationSpec, database: str) -> dict[str, t.Any]:
+def complete_database(spec: MigrationSpec, database: str, seconds: float | None = None) -> dict[str, t.Any]:
     """Bring level what the stream does not carry.
 
+    :param seconds: how long the copy of unlogged tables may take; None: as long as it takes.
     :return: how much of each: ``unlogged_rows``, ``sequences``, ``large_objects``, ``materialized_views``.
     """
     with (
@@ -53,7 +54,7 @@ def complete_database(spec: MigrationSpec, database: str) -> dict[str, t.Any]:
         connect(spec.target, database, purpose="cutover") as target,
         server_errors("bring sequences and large objects level", spec.target, database, kind=CutoverAborted),
     ):
-        rows = sync_unlogged(spec, database, source, target)  # before triggers and foreign keys are put back
+        rows = sync_unlogged(spec, database, source, target, seconds)  # before triggers and foreign keys are put back
         restore(target)
         return {
             "unlogged_rows": rows,

@@ -201,7 +201,8 @@ class Cutover:
     async def _complete(self, deadline: float) -> str:
         proof = self._options.verify and self._options.proven
         seconds = max(0.0, deadline - time.monotonic())
-        answers = await self._each("complete", deadline, "complete", proof=proof, way_back=self._way_back, timeout=seconds)
+        limit = seconds if self._options.proven else None
+        answers = await self._each("complete", deadline, "complete", proof=proof, way_back=self._way_back, timeout=seconds, limit=limit)
         totals = {key: sum(a[key] for a in answers) for key in answers[0]}
         return ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in totals.items())
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import typing as t
 
+from ..errors import CutoverAborted
 from ..migration.ledger import Ledger
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
@@ -32,10 +33,13 @@ def unlogged_tables(spec: MigrationSpec, source: psycopg.Connection[t.Any]) -> l
     return [table for table in tables if table.kind == "r" and table.persistence == "u"]
 
 
-def sync_unlogged(spec: MigrationSpec, database: str, source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> int:
+def sync_unlogged(
+    spec: MigrationSpec, database: str, source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], seconds: float | None = None
+) -> int:
     """Replace the rows of the target's unlogged tables by the source's; how many rows they have now.
 
-    :raises MigrationError: as the base copy does; nothing is changed then.
+    :param seconds: how long it may take; None: as long as it takes.
+    :raises CutoverAborted: PGM5118 when that is over. :raises MigrationError: as the base copy does. Nothing is changed then.
     """
     tables = unlogged_tables(spec, source)
     if not tables:
@@ -50,7 +54,15 @@ def sync_unlogged(spec: MigrationSpec, database: str, source: psycopg.Connection
             spec.source, spec.target, database, row[0] if row else "", max(starts.values(), default=0),
             {table.qualified: "text" for table in tables}, "UTF8", _untold,
         )  # fmt: skip
-        return asyncio.run(_copy(route, Unit(parts)))
+        try:
+            return asyncio.run(asyncio.wait_for(_copy(route, Unit(parts)), seconds))
+        except (TimeoutError, asyncio.TimeoutError):
+            raise CutoverAborted(
+                f"The unlogged tables of {database} could not be copied again within the pause: {seconds or 0:.1f} s were left for it.",
+                code="PGM5118",
+                hint="End what locks them on the target, raise cutover.max_pause, or have them stay empty (copy.unlogged_tables: empty).",
+                server=spec.target.label(database),
+            ) from None
 
 
 def _whole(tables: t.Sequence[Table]) -> t.Iterator[tuple[Table, Chunk]]:

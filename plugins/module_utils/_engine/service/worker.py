@@ -265,7 +265,7 @@ class Worker:
 
     def _complete(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """What the stream does not carry, and the snapshots that the proof is made under."""
-        done = complete_database(self._spec, self._database)
+        done = complete_database(self._spec, self._database, command["limit"])
         if self._way_back and command["way_back"]:
             self._way_back.make(float(command["timeout"]))
             done["ways_back"] = 1

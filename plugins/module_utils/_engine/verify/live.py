@@ -88,6 +88,8 @@ class _Again:
         qualified = next((q for q, known in source.tables.items() if known.label == table.label), "")
         if not table.compared or qualified not in target.tables:
             return table  # truncated meanwhile, or missing on one side
+        if source.tables[qualified].persistence == "u":
+            return _in_motion(table, "the table is unlogged, its rows come again with the cutover")
         pair = make_pair(source, target, qualified)
         readings = (make_reading(pair, source, self._method, target=False), make_reading(pair, target, self._method, target=True))
         if pair.problems:
