@@ -18,6 +18,7 @@ import conftest  # noqa: F401  # makes the checkout importable  # pylint: disabl
 import cutover
 import databases
 import latency
+import link
 import measure
 import memory
 import pair
@@ -41,8 +42,9 @@ CASES: dict[str, t.Callable[..., None]] = {
     "latency": latency.run,
     "cutover": cutover.run,
     "verify": verify.run,
+    "link": link.run,
 }
-LONG = ("memory",)
+LONG = ("memory", "link")
 """Cases that run only when they are named."""
 
 

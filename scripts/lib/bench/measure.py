@@ -33,6 +33,7 @@ UNITS = {
     "lost": "commits",
     "row_rate": "rows/s",
     "byte_rate": "GB/s",
+    "link_share": "of the link",
 }
 TICK = os.sysconf("SC_CLK_TCK")
 
