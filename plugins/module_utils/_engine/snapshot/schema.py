@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import CopyError
 from ..migration.ledger import Ledger
+from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA
 from ..spec import MigrationSpec
@@ -26,12 +27,41 @@ BATCH = 200
 SEGMENT = 1000
 """Entries in one transaction of the post-data: the lock table of a server is finite (``max_locks_per_transaction``)."""
 
+NAMED = 20
+"""Relations that are named for each tablespace that is left out."""
+
 HINTS = {
     "42501": "The target's administrator lacks a right: make it a member of the owner, or have a superuser create this object first.",
     "42704": "Create what is missing on the target (role, type or extension), then run the playbook again.",
     "0A000": "This kind of server does not support the object: drop it on the source, or migrate without it.",
     "42710": "The object exists on the target already.",
 }
+
+
+_ELSEWHERE = f"""
+    SELECT s.spcname::text, n.nspname || '.' || c.relname
+      FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_index i ON i.indexrelid = c.oid
+     WHERE c.relkind IN ('r', 'p', 'm', 'i', 'I') AND {USER_SCHEMAS}
+       AND (coalesce(i.indrelid, c.oid) = ANY(%s) OR c.relkind = 'm') ORDER BY 1, 2"""
+
+
+def not_dumped(source: psycopg.Connection[t.Any], selected: Selected) -> list[str]:
+    """What we have pg_dump leave out of the archive altogether, for people: tablespaces and subscriptions, each by its name."""
+    places: dict[str, list[str]] = {}
+    for place, name in source.execute(_ELSEWHERE, [[table.oid for table in selected.tables]]):
+        places.setdefault(place, []).append(name)
+    notes = []
+    for place, names in places.items():
+        shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        notes.append(f"Tablespace {place} was left out: {shown} are in the target's default tablespace.")
+    if source.info.server_version >= 100000:
+        query = (
+            "SELECT subname::text FROM pg_subscription WHERE subdbid ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1"
+        )
+        notes += [f"Subscription {name} was left out: replication is set up anew on the target." for (name,) in source.execute(query)]
+    return notes
 
 
 class SchemaCopy:
@@ -66,7 +96,7 @@ class SchemaCopy:
         self.roles: RolePlan = plan_roles(spec, source, target)
         row = target.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
         self._superuser = bool(row and row[0])
-        for note in (*self.roles.notes, *selected.notes()):
+        for note in (*self.roles.notes, *selected.notes(), *not_dumped(source, selected)):
             progress.note(note)
 
     def dump(self, snapshot: str) -> None:
