@@ -103,16 +103,11 @@ class Host:
 
     def children(self, key: str) -> list[int]:
         """Process ids of the engine's processes for ``key`` that end with the service."""
-        return self._processes(f"(serve|work|receive|watchdog) --home {self.home} .*{key}")
+        return _processes(f"(serve|work|receive|watchdog) --home {self.home} .*{key}")
 
     def holders(self, key: str) -> list[int]:
         """Process ids of those that hold a snapshot for ``key``; they outlive the service."""
-        return self._processes(f"hold --home {self.home} .*{key}")
-
-    @staticmethod
-    def _processes(pattern: str) -> list[int]:
-        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
-        return [int(word) for word in found.stdout.split()]
+        return _holders(self.home, key)
 
     def log(self, key: str) -> str:
         """End of the service's log."""
@@ -121,11 +116,29 @@ class Host:
 
     def close(self) -> None:
         """End every service of this host."""
-        for status in self.manager.list():
-            with contextlib.suppress(Exception):
-                self.manager.stop(status["key"])
-            for pid in self.holders(status["key"]):
+        end_services(self.home)
+
+
+def end_services(home: Path) -> None:
+    """End every service of the runtime host ``home`` and what outlives it, each by its process id."""
+    if not (home / "catalogue.db").exists():
+        return
+    manager = Manager(home, supervisor="process")
+    for status in manager.list():
+        with contextlib.suppress(Exception):
+            manager.stop(status["key"])
+        for pid in _holders(home, status["key"]):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+
+
+def _holders(home: Path, key: str) -> list[int]:
+    return _processes(f"hold --home {home} .*{key}")
+
+
+def _processes(pattern: str) -> list[int]:
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
 
 
 def run_whole(host: Host, spec: MigrationSpec) -> dict[str, t.Any]:

@@ -350,6 +350,8 @@ def finish(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> No
     status = manager.status(spec.key)
     back = (status or {}).get("way_back") or {}
     over = back.get("state") in (None, "Succeeded", "Canceled")
+    if over and status is None and manager.way_back_left(spec):
+        over, back = False, {"state": "forgotten"}
     module.result.plan(not over, {"way_back": back.get("state")}, {"way_back": "Canceled"})
     module.result.add(reached=True, removed=[], notes=[], summary="there is no way back" if over else "the way back is given up")
     if not (over or module.check_mode):

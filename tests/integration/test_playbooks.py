@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import typing as t
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import servers as lab
 import yaml
 from footprint import difference
 from footprint import footprint as whole_footprint
+from host import end_services
 from pair import PASSWORDS, describe, make_target
 from plays import Playbooks
 from rows import differences
@@ -47,7 +47,7 @@ def plays(tmp_path, source, target, shop) -> t.Iterator[t.Callable[..., Playbook
 
     yield make
     for one in made:
-        subprocess.run(["pkill", "-f", str(one.home)], check=False)
+        end_services(one.home)
 
 
 def footprint(source: t.Any, target: t.Any) -> t.Any:

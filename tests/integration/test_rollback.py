@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import threading
 import time
 import typing as t
@@ -28,7 +27,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.spec impor
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import validate
 from ansible_collections.pgops.migration.plugins.modules import pg_cutover
 from cutoverlab import held, prepare_hold
-from host import Host, run_whole
+from host import Host, end_services, run_whole
 from pair import OWNER, Login, describe, make_source, make_target
 from plays import Playbooks
 
@@ -256,7 +255,7 @@ def test_playbooks(tmp_path, source, target, shop: str) -> None:
         assert one.play("rollback").fine().changed == 0 and one.play("finish").fine().changed == 0
         assert "rolled back" in one.play("cutover").fine().text
     finally:
-        subprocess.run(["pkill", "-f", str(one.home)], check=False)
+        end_services(one.home)
     assert ours(source, shop) == [] and ours(target, shop) == []
 
 

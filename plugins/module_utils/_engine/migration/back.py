@@ -27,6 +27,11 @@ def back_key(name: str, source: Endpoint) -> str:
     return key_of(back_name(name), source)
 
 
+def key_back(key: str, source: Endpoint, target: Endpoint) -> str:
+    """The key of the way back of the migration with this ``key`` from ``source`` to ``target``."""
+    return key_of(f"{key.removesuffix(key_of('', target))}-back", source)
+
+
 def back_spec(spec: MigrationSpec) -> MigrationSpec:
     """The migration that leads from the target of ``spec`` to its source."""
     cutover = dataclasses.replace(spec.cutover, release=spec.cutover.rollback_release, rollback_release=())

@@ -128,6 +128,7 @@ WAY_BACK = {
     "prepared": "way back prepared: play cutover again to start its stream",
     "Succeeded": "rolled back: the source serves again",
     "Canceled": "way back given up",
+    "Failed": "way back failed: it cannot be taken unless its error is mended, play finish to give it up",
 }
 
 

@@ -106,7 +106,8 @@ class Cleanup:
         for record in self._active:
             names = {object_name(record["key"], database) for database in record["spec"]["databases"]}
             if record["key"] == item.key or item.name in names or record["key"] in item.name.split():
-                return f"the migration {record['name']} is {record['state']}: cancel it first"
+                end = "play finish, or cancel it first" if record["spec"].get("back_of") else "cancel it first"
+                return f"the migration {record['name']} is {record['state']}: {end}"
         if item.kind == "database" and not self._databases:
             return "a database stays unless it is asked for (drop_target)"
         if item.kind == "role" and self._active:
@@ -120,21 +121,22 @@ class Cleanup:
 
     def _fences(self) -> t.Iterator[Item]:
         for record in self._records:
-            paths = MigrationPaths(self._home, record["key"])
-            here = self._key in (None, record["key"]) and _address(record["spec"]["source"]) == _address(self._source.public())
-            if here and FenceJournal(paths.fence).state() == "fenced":
-                yield Item("source", "fence", record["name"], "", record["key"])
+            fenced = FenceJournal(MigrationPaths(self._home, record["key"]).fence).state() == "fenced"
+            for place, endpoint in (("source", self._source), ("target", self._target)):  # a rollback fences the target
+                here = self._key in (None, record["key"]) and _address(record["spec"]["source"]) == _address(endpoint.public())
+                if here and fenced:
+                    yield Item(place, "fence", record["name"], "", record["key"])
 
     def _on_source(self) -> t.Iterator[Item]:
         for found in find_ours(self._source, key=self._key):
             yield Item("source", found.kind, found.name, found.database, "", found.pid)
-        for name, owner, dummy in self._ledgers(self._source):
+        for name, owner, dummy in ledgers(self._source, self._key):
             yield Item("source", "ledger", owner, name, owner)
 
     def _on_target(self) -> t.Iterator[Item]:
         for found in find_ours(self._target, key=self._key):
             yield Item("target", found.kind, found.name, found.database, "", found.pid)
-        for name, owner, made in self._ledgers(self._target):
+        for name, owner, made in ledgers(self._target, self._key):
             if made:
                 yield Item("target", "database", name, name, owner)
             yield Item("target", "ledger", owner, name, owner)
@@ -142,17 +144,6 @@ class Cleanup:
             remembered = conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [MARKER]).fetchone() is not None
         if remembered and self._key is None:
             yield Item("target", "role", MARKER)
-
-    def _ledgers(self, endpoint: Endpoint) -> t.Iterator[tuple[str, str, bool]]:
-        """Each database with a ledger, the migration that it belongs to, and whether that made the database (a way back did not)."""
-        with connect(endpoint, purpose="cleanup") as conn:
-            query = "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
-            names = [row[0] for row in conn.execute(query) if row[0] not in PROVIDER_DATABASES]
-        for name in names:
-            with contextlib.suppress(ConnectionFailed), connect(endpoint, name, purpose="cleanup") as conn:
-                owner = _owner(conn)
-                if owner and self._key in (None, owner):
-                    yield name, owner, not Ledger(conn).step_done(WAY_BACK)
 
     def _on_host(self) -> t.Iterator[Item]:
         known = {record["key"] for record in self._records}
@@ -190,7 +181,7 @@ class Cleanup:
     def _remove(self, item: Item) -> None:
         endpoint = self._source if item.place == "source" else self._target
         if item.kind == "fence":
-            FenceJournal(MigrationPaths(self._home, item.key).fence).lift(self._source)
+            FenceJournal(MigrationPaths(self._home, item.key).fence).lift(endpoint)
         elif item.kind in ("slot", "publication", "session"):
             remove_ours(endpoint, only=Leftover(item.kind, item.name, item.database, item.pid))
         elif item.kind == "database":
@@ -222,6 +213,22 @@ class Cleanup:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def ledgers(endpoint: Endpoint, key: str | None = None) -> t.Iterator[tuple[str, str, bool]]:
+    """Each database of a server with a ledger (of the migration ``key``): its name, the migration that it belongs to, and whether that made
+    the database (a way back did not).
+
+    :raises ConnectionFailed: the server cannot be reached; a single database that refuses us is passed over.
+    """
+    with connect(endpoint, purpose="cleanup") as conn:
+        query = "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
+        names = [row[0] for row in conn.execute(query) if row[0] not in PROVIDER_DATABASES]
+    for name in names:
+        with contextlib.suppress(ConnectionFailed), connect(endpoint, name, purpose="cleanup") as conn:
+            owner = _owner(conn)
+            if owner and key in (None, owner):
+                yield name, owner, not Ledger(conn).step_done(WAY_BACK)
 
 
 def _owner(conn: psycopg.Connection[t.Any]) -> str | None:

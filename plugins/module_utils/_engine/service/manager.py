@@ -13,7 +13,7 @@ import typing as t
 from pathlib import Path
 
 from ..errors import Conflict, ConnectionFailed, CutoverAborted, IllegalTransition, MigrationError, ServiceError, SpecificationError
-from ..migration.back import back_key, back_spec
+from ..migration.back import back_key, back_spec, key_back
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
 from ..migration.states import ACTIVE, RESUMABLE, TERMINAL, State, Substate
@@ -30,7 +30,7 @@ from .cleanup import Cleanup
 from .control import ask_service
 from .sets import FACT, Sets, key_of_set, known_sets, newest
 from .status import aged, summarize
-from .wayback import give_up, prepared
+from .wayback import give_up, left, prepared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Manager:
             raise ServiceError(
                 f"The cutover of {spec.name} has left no way back.",
                 code="PGM5202",
-                hint="It is made by a cutover with rollback: prepared, and is gone after finish.",
+                hint="It is made by a cutover with rollback: prepared, and is gone after finish. If this host has lost it, play finish.",
             )
         if record is not None and State(record["state"]) in TERMINAL or self._plan_one(back).action == "none":
             return False
@@ -218,8 +218,9 @@ class Manager:
         return True
 
     def end_way_back(self, spec: MigrationSpec) -> dict[str, t.Any]:
-        """Give the way back of ``spec`` up (the playbook finish): the target is the only server from now on, the source stays closed. What
-        was removed as ``removed``, what could not be restored on the source as ``notes``; nothing if it is over already.
+        """Give the way back of ``spec`` up (the playbook finish), also one that has failed or that this host has forgotten: the target is
+        the only server from now on, the source stays closed. What was removed as ``removed``, what could not be restored on the source as
+        ``notes``; nothing if it is over already.
 
         :raises IllegalTransition: a rollback is under way.
         """
@@ -228,9 +229,13 @@ class Manager:
         if record is not None:
             if State(record["state"]) in TERMINAL:
                 return {"removed": [], "notes": []}
-            return dict(self.cancel(back.key)["canceled"])
+            return dict(self._end(back.key)["canceled"])
         removed, notes = give_up(self._paths(back.key), back)
         return {"removed": removed, "notes": notes}
+
+    def way_back_left(self, spec: MigrationSpec) -> bool:
+        """Has a migration that this host does not know left a way back on the servers? Reads only."""
+        return self._catalogue.get(spec.key) is None and spec.rollback == "prepared" and left(back_spec(spec))
 
     def precheck(self, key: str, options: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """What speaks for and against a cutover now, and the pause that it would cost; changes nothing. See ``Supervisor``.
@@ -248,6 +253,11 @@ class Manager:
         state = State(status["state"])
         if state in (State.SUCCEEDED, State.VALIDATION_FAILED, State.FAILED):
             raise IllegalTransition(f"{status['name']} is {state.value} and cannot be canceled.", hint=refusal_hint(state))
+        return self._end(key, drop_target=drop_target)
+
+    def _end(self, key: str, *, drop_target: bool = False) -> dict[str, t.Any]:
+        status = self._known(key)
+        state = State(status["state"])
         paths = self._paths(key)
         if state is State.CANCELED and not paths.spec.exists():
             return status  # cleaned up since
@@ -297,17 +307,18 @@ class Manager:
         records = self._catalogue.list()
         key = (key_of_set(records, name, target) or key_of(name, target)) if name else None
         source, target = (dataclasses.replace(end, tag=key or "") for end in (source, target))
-        work = Cleanup(self._home, records, source, target, key=key, force=force, databases=drop_target)
-        findings = work.find()
-        removed = [] if dry else work.remove(findings)
+        keys = [key, key_back(key, source, target)] if key else [None]  # what is called by a name has a way back of its own name
+        works = [Cleanup(self._home, records, source, target, key=one, force=force, databases=drop_target) for one in keys]
+        found = [work.find() for work in works]
+        removed = [] if dry else [item for work, findings in zip(works, found, strict=True) for item in work.remove(findings)]
         for record in () if dry else records:
-            if record["state"] == State.FAILED.value and record["target"] == target_of(target) and key in (None, record["key"]):
+            if record["state"] == State.FAILED.value and _between(record, source, target) and (key is None or record["key"] in keys):
                 self._catalogue.move(record["key"], State.CLEANING_UP, Substate(record["substate"]))
                 self._catalogue.move(record["key"], State.CANCELED, Substate(record["substate"]))
         return {
-            "found": [str(item) for item in findings.ours],
+            "found": [str(item) for findings in found for item in findings.ours],
             "removed": [str(item) for item in removed],
-            "kept": [f"{item} ({why})" for item, why in findings.kept.items()],
+            "kept": [f"{item} ({why})" for findings in found for item, why in findings.kept.items()],
         }
 
     def stop(self, key: str) -> dict[str, t.Any]:
@@ -441,6 +452,14 @@ class Manager:
         known = [one.get("latency_seconds") for one in figures.values()]
         latency = max(known) if known and None not in known else None
         return {"migration": back["name"], "state": back["state"], "latency_seconds": latency}
+
+
+def _between(record: t.Mapping[str, t.Any], source: Endpoint, target: Endpoint) -> bool:
+    """Is it a migration to ``target``, or the way back from there to ``source``?"""
+    if record["spec"].get("back_of"):
+        origin = record["spec"]["source"]
+        return bool(record["target"] == target_of(source)) and target_of(Endpoint.at(origin["host"], origin["port"])) == target_of(target)
+    return bool(record["target"] == target_of(target))
 
 
 def _progress(live: t.Mapping[str, t.Any], *, running: bool) -> dict[str, t.Any]:

@@ -11,8 +11,8 @@ may ever be taken there.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import shutil
 import typing as t
 
 from ..changes.ddl import FILE, Baseline
@@ -29,13 +29,14 @@ from ..postgres.identifiers import object_name
 from ..postgres.selection import Selection
 from ..postgres.session import connect, server_errors
 from ..snapshot.target import PRE_DATA
-from ..source.cleanup import remove_ours
+from ..source.cleanup import find_ours, remove_ours
 from ..source.plugin import PluginChoice, choose_plugin
 from ..source.publication import drop_publication, ensure_publication, streamed_tables
 from ..source.slot import drop_slot
 from ..spec import CutoverOptions, MigrationSpec
 from ..validate.runner import validate
 from ..validate.wayback import DATABASE, INSTANCE
+from .cleanup import ledgers
 from .prepare import COPIED, MEMORY
 
 
@@ -134,17 +135,23 @@ def prepared(home: MigrationPaths, back: MigrationSpec) -> bool:
     return all((read_json(paths.work(database) / MEMORY) or {}).get("slot") for database in back.databases)
 
 
+def left(back: MigrationSpec) -> bool:
+    """Is anything of the way back on either server? Found by name: no state of ours is needed. Reads only."""
+    return bool(find_ours(back.source, key=back.key)) or any(ledgers(back.target, back.key))
+
+
 def give_up(paths: MigrationPaths, back: MigrationSpec) -> tuple[list[str], list[str]]:
-    """End the way back: what is ours goes from both servers; the source stays closed, the target is the only one.
+    """End the way back: what is ours goes from both servers, found by name, whatever this host remembers; the source stays closed, the
+    target is the only one.
 
     :return: what was removed, and what could not be restored on the source, for people.
     """
     removed = [f"{item.kind} {item.name} in {item.database}" for item in remove_ours(back.source, key=back.key)]
     notes: list[str] = []
-    for database in back.databases:
-        with contextlib.suppress(FileNotFoundError):
-            (MigrationPaths(paths.home, back.key).work(database) / MEMORY).unlink()
+    for database, *dummy in list(ledgers(back.target, back.key)):
         notes += _drop_ledger(back, database)
+        removed.append(f"ledger in {database}")
+    shutil.rmtree(MigrationPaths(paths.home, back.key).folder / "work", ignore_errors=True)
     revoke_admin_memberships(back.source)
     return removed, notes
 
