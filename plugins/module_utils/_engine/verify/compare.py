@@ -28,6 +28,11 @@ from .sides import CTID_RANGES, Pair, Reading, Side, make_pair, make_reading
 CHUNK_BYTES = 256 << 20
 """A table larger than this is read in ranges of about this size."""
 
+MAY_READ = (
+    "Where the server refuses a right: what the migration's user got for the migration was taken back at its end. GRANT pg_read_all_data (14 and"
+    " later) or the tables' owner to it for as long as you compare."
+)
+
 Report = t.Callable[[dict[str, t.Any]], None]
 
 
@@ -253,7 +258,8 @@ class _Comparison:
                     except IndexError:
                         break
                     began = time.monotonic()
-                    with server_errors(f"read {task.label}", side.endpoint, side.database, kind=VerificationFailed, code="PGM6001"):
+                    doing = f"read {task.label}"
+                    with server_errors(doing, side.endpoint, side.database, kind=VerificationFailed, code="PGM6001", hint=MAY_READ):
                         row = conn.execute(task.query).fetchone() or (0, 0)
                     self._add(number, task, int(row[0]), int(row[1]), time.monotonic() - began)
         except BaseException as exc:  # the thread ends; run() raises it
