@@ -29,8 +29,8 @@ CHUNK_BYTES = 256 << 20
 """A table larger than this is read in ranges of about this size."""
 
 MAY_READ = (
-    "Where the server refuses a right: what the migration's user got for the migration was taken back at its end. GRANT pg_read_all_data (14 and"
-    " later) or the tables' owner to it for as long as you compare."
+    "Where the server refuses a right: what the migration's user got for the migration was taken back at its end. GRANT pg_read_all_data"
+    " (14 and later) or the tables' owner to it for as long as you compare."
 )
 
 Report = t.Callable[[dict[str, t.Any]], None]
