@@ -27,7 +27,7 @@ FAULTS = [
         "deferrable key",
         "PGM2301",
         "Warning",
-        "deferrable",
+        "the largest: public.log",
         ("d:CREATE TABLE log (at int PRIMARY KEY DEFERRABLE)",),
         ("d:ALTER TABLE log DROP CONSTRAINT log_pkey, ADD PRIMARY KEY (at)",),
         spec={"changes": {"replica_identity": "set_full"}},

@@ -41,12 +41,24 @@ def replica_identity(ctx: Context) -> t.Iterator[Issue]:
     fix = f"As their owner, in {ctx.database}: {statements(g.statement() for g in gaps)} no restart."
     data = [g.label for g in gaps]
     if policy == "fail":
-        fix += " Or set changes.replica_identity to set_full (done for you) or exclude."
+        fix += f" Or set changes.replica_identity to exclude, or to set_full (done for you), which costs: {_cost_of_full(ctx, data)}."
         yield fail(f"{text}; updates and deletes in them cannot be streamed", fix, object=gaps[0].label, data=data)
     elif policy == "exclude":
         yield warn(f"{text}; they are left out of the stream, as asked: stop writing to them", fix, object=gaps[0].label, data=data)
     else:
-        yield warn(f"{text}; it will be set, and given back afterwards", fix, object=gaps[0].label, data=data)
+        cost = _cost_of_full(ctx, data)
+        yield warn(f"{text}; it will be set to FULL, and given back afterwards: {cost}", fix, object=gaps[0].label, data=data)
+
+
+def _cost_of_full(ctx: Context, labels: t.Sequence[str]) -> str:
+    """What REPLICA IDENTITY FULL costs, with the largest of the tables."""
+    row = ctx.source.execute(
+        "SELECT n.nspname || '.' || c.relname, pg_table_size(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname || '.' || c.relname = ANY(%s) ORDER BY 2 DESC LIMIT 1",
+        [list(labels)],
+    ).fetchone()
+    largest = f" (the largest: {row[0]}, {row[1] / 2**20:.1f} MB)" if row else ""
+    return f"each UPDATE and DELETE writes the whole old row to the WAL, and is looked for on the target by all its columns{largest}"
 
 
 def _relations(ctx: Context, condition: str) -> list[str]:
