@@ -156,3 +156,22 @@ def test_cleanup_by_name(host: Host, source, target, shop: str, spec_factory) ->
     assert ledgers(source, shop) == [] and host.manager.status(spec.key)["way_back"]["state"] == "Canceled"
     assert source.execute("SELECT count(*) FROM public.item", shop) == [(100,)]
     host.manager.forget(spec.key)
+
+
+def test_what_no_stream_carries(host: Host, source, target, owner: Login, shop: str, spec_factory) -> None:
+    """Large objects and rows of unlogged tables that were written on the target come back with the rollback."""
+    with source.connect(shop, owner.name, owner.password) as conn:
+        conn.execute("CREATE UNLOGGED TABLE public.cache (id int PRIMARY KEY); INSERT INTO public.cache VALUES (1)")
+        conn.execute("SELECT lo_from_bytea(424242, 'before')")
+    spec = spec_factory("apart", [shop], rollback="prepared", changes={"plugin": "pgoutput"})
+    run_whole(host, spec)
+    assert host.manager.start_way_back(spec)
+    back = host.manager.way_back(spec)
+    host.until_waiting(back.key)
+    with target.connect(shop) as conn:
+        conn.execute("SET ROLE app; INSERT INTO public.cache VALUES (2)")
+        conn.execute("SELECT lo_put(424242, 0, 'BEFORE'), lo_from_bytea(434343, 'after')")
+    host.cut_over(back.key)
+    assert source.execute("SELECT id FROM public.cache ORDER BY id", shop) == [(1,), (2,)]
+    found = source.execute("SELECT oid, lo_get(oid) FROM pg_largeobject_metadata ORDER BY oid", shop)
+    assert found == [(424242, b"BEFORE"), (434343, b"after")]
