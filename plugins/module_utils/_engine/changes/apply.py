@@ -61,8 +61,6 @@ class Applier:
         self.conn = connect(spec.target, database, purpose="applier")
         try:
             self.conn.execute(_SESSION)
-            if self.conn.info.parameter_status("server_encoding") == "SQL_ASCII":
-                self.conn.execute("SET client_encoding = 'SQL_ASCII'")
         except BaseException:
             self.conn.close()
             raise
@@ -76,7 +74,9 @@ class Applier:
         self.fallbacks = 0
 
     def start(self, tables: TargetTables, position: Position) -> None:
-        """Begin at ``position``."""
+        """Begin at ``position``. From here on bytes are bytes where the database says so; what was read before, the catalog, is text."""
+        if self.conn.info.parameter_status("server_encoding") == "SQL_ASCII":
+            self.conn.execute("SET client_encoding = 'SQL_ASCII'")
         self._rows = RowApplier(self.pipe, tables)
         self.position = position
 

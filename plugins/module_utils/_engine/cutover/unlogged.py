@@ -50,9 +50,10 @@ def sync_unlogged(
         nodes = dict(source.execute("SELECT oid, pg_relation_filenode(oid) FROM pg_class WHERE relpersistence = 'u'").fetchall())
         parts = tuple((PlannedTable(table, nodes[table.oid], (chunk,), used=True), chunk) for table, chunk in _whole(tables))
         starts = Ledger(target).start_lsns()
+        bytes_only = all(conn.info.parameter_status("server_encoding") == "SQL_ASCII" for conn in (source, target))
         route = Route(
             spec.source, spec.target, database, row[0] if row else "", max(starts.values(), default=0),
-            {table.qualified: "text" for table in tables}, "UTF8", _untold,
+            {table.qualified: "text" for table in tables}, "SQL_ASCII" if bytes_only else "UTF8", _untold,
         )  # fmt: skip
         try:
             return asyncio.run(asyncio.wait_for(_copy(route, Unit(parts)), seconds))
