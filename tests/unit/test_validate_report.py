@@ -49,6 +49,13 @@ def finding(severity: str = "Succeeded", database: str = "", **more: t.Any) -> F
     return Finding(**{**values, "message": "logical", "fix": "", "seconds": 0.1, **more}, database=database, severity=severity)
 
 
+def test_every_check_has_a_fault() -> None:
+    """No check without its fault: each code is in a test that makes it on a real server and repairs it."""
+    folder = REPO / "tests/integration"
+    text = "".join(path.read_text(encoding="utf-8") for path in [*folder.glob("test_validate*.py"), folder / "test_rollback.py"])
+    assert [code for code in [*CHECKS, *OUTSIDE_REGISTRY] if f'"{code}"' not in text] == []
+
+
 def test_codes_are_stable_in_form_and_documented() -> None:
     assert all(re.fullmatch(r"PGM2\d{3}", code) for code in [*CHECKS, *OUTSIDE_REGISTRY])
     assert not set(CHECKS) & set(OUTSIDE_REGISTRY)
