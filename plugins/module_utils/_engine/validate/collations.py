@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import typing as t
 
@@ -11,9 +12,11 @@ from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
 from .context import Context
-from .registry import Issue, check, fail, names, ok, warn
+from .registry import SHOWN, Issue, check, fail, names, ok, statements, warn
 
 ALWAYS = frozenset({"C", "POSIX"})
+DEFAULT = 100
+"""OID of the collation that stands for the database's own (``pg_collation.dat``)."""
 PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin", "d": "default"}
 
 
@@ -194,7 +197,11 @@ def encoding(ctx: Context) -> t.Iterator[Issue]:
 
 
 @check(
-    "PGM2415", "collation versions", scope="database", worst="Warning", remedy="REINDEX, then ALTER DATABASE ... REFRESH COLLATION VERSION"
+    "PGM2415",
+    "collation versions",
+    scope="database",
+    worst="Warning",
+    remedy="REINDEX INDEX of those named, then REFRESH COLLATION VERSION",
 )
 def collation_versions(ctx: Context) -> t.Iterator[Issue]:
     """The libraries that sort text are still those with which the source's indexes were built."""
@@ -206,19 +213,53 @@ def collation_versions(ctx: Context) -> t.Iterator[Issue]:
         rows = ctx.source.execute(
             "SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = current_database()"
         ).fetchall()
-        drifted = [(f"database {ctx.database}", old, new) for old, new in rows if old is not None and old != new]
+        refresh = f"ALTER DATABASE {quote_ident(ctx.database)} REFRESH COLLATION VERSION"
+        drifted = [Drift(DEFAULT, f"database {ctx.database}", old, new, refresh) for old, new in rows if old is not None and old != new]
     rows = ctx.source.execute(
-        "SELECT co.collname::text, co.collversion, pg_collation_actual_version(co.oid) FROM pg_collation co"
+        "SELECT co.oid, n.nspname::text, co.collname::text, co.collversion, pg_collation_actual_version(co.oid) FROM pg_collation co"
+        " JOIN pg_namespace n ON n.oid = co.collnamespace"
         " WHERE co.collversion IS NOT NULL AND EXISTS (SELECT FROM pg_attribute a WHERE a.attcollation = co.oid AND a.attrelid >= 16384)"
     ).fetchall()
-    drifted += [row for row in rows if row[1] != row[2]]
-    if drifted:
-        yield warn(
-            f"built with another version of the collation library: {names(f'{what} ({old}, now {new})' for what, old, new in drifted)};"
-            " indexes on text of the source may be wrong and hide rows",
-            f"As the owner, on the source: REINDEX DATABASE {quote_ident(ctx.database)}; ALTER DATABASE {quote_ident(ctx.database)}"
-            " REFRESH COLLATION VERSION; no restart. The target's indexes are built anew anyway.",
-            object=drifted[0][0],
-        )
-    else:
+    for oid, schema, name, old, new in rows:
+        if old != new:
+            drifted.append(Drift(oid, name, old, new, f"ALTER COLLATION {quote_qualified(schema, name)} REFRESH VERSION"))
+    if not drifted:
         yield ok()
+        return
+    indexes = _sorted_by(ctx, [drift.collation for drift in drifted])
+    fresh = "CONCURRENTLY " if ctx.version("source") >= 120000 else ""
+    rebuilt = [f"REINDEX INDEX {fresh}{name}" for name in indexes]
+    refreshed = [drift.refresh for drift in drifted]
+    first = statements(rebuilt, SHOWN) + " " if rebuilt else ""
+    yield warn(
+        f"built with another version of the collation library: {names(f'{d.what} ({d.old}, now {d.new})' for d in drifted)};"
+        f" {len(indexes)} index(es) of the source may be wrong and hide rows{': ' if indexes else ''}{names(indexes)}",
+        f"As the owner, on the source: {first}{statements(refreshed, SHOWN)} No restart. The target's indexes are built anew anyway.",
+        object=drifted[0].what,
+        data={"indexes": indexes, "statements": [*rebuilt, *refreshed]},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """A collation (by oid; 100 is the database's) whose version is not the one recorded, and the statement that records it anew."""
+
+    collation: int
+    what: str
+    old: str
+    new: str
+    refresh: str
+
+
+def _sorted_by(ctx: Context, collations: t.Sequence[int]) -> list[str]:
+    """Quoted names of the users' indexes that sort by one of ``collations``, those of partitions one by one.
+
+    The database's own collation stands for nothing that is sorted by bytes: ``C`` and ``POSIX`` have other oids.
+    """
+    rows = ctx.source.execute(
+        f"""SELECT n.nspname::text, c.relname::text FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND x.indcollation::oid[] && %s::oid[] ORDER BY 1, 2""",
+        [list(collations)],
+    ).fetchall()
+    return [quote_qualified(*row) for row in rows]
