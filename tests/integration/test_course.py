@@ -112,7 +112,7 @@ def test_a_validation_is_canceled(host: Host, source, target, shop: str, spec_fa
     spec = spec_factory("course-validation", [shop], option="validate")
     with source.connect(shop) as lock:
         lock.execute("BEGIN")
-        lock.execute("LOCK TABLE pg_catalog.pg_trigger, pg_catalog.pg_policy, pg_catalog.pg_publication IN ACCESS EXCLUSIVE MODE")
+        lock.execute("LOCK TABLE pg_catalog.pg_largeobject_metadata, pg_catalog.pg_ts_config_map IN ACCESS EXCLUSIVE MODE")
         host.manager.start(spec)
         waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgops%' AND wait_event_type = 'Lock'"
         host.until(spec.key, lambda _s: source.execute(waits)[0][0], "a check at work")
