@@ -133,10 +133,10 @@ def fill(server: lab.Server, database: str, login: t.Any) -> None:
         conn.execute("INSERT INTO small SELECT generate_series(1, 10)")
 
 
-def chunked(spec_factory: t.Any, database: str, name: str) -> MigrationSpec:
-    """A specification whose copy is cut into many chunks."""
+def chunked(spec_factory: t.Any, database: str, name: str, **options: t.Any) -> MigrationSpec:
+    """A specification whose copy is cut into many chunks, with further ``options`` of the copy."""
     spec: MigrationSpec = spec_factory(name, [database])
-    return type(spec).from_dict({**spec.public(), "copy": {**spec.public()["copy"], **SMALL}, **secrets(spec)})
+    return type(spec).from_dict({**spec.public(), "copy": {**spec.public()["copy"], **SMALL, **options}, **secrets(spec)})
 
 
 def secrets(spec: MigrationSpec) -> dict[str, t.Any]:

@@ -33,7 +33,8 @@ def test_stop_in_the_copy_and_resume_under_a_new_snapshot(
     first = Held(source, source_database)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.progress.INTERVAL", 0)
-        result = copy(spec, source_database, tmp_path, first, stop, report=stop_in_the_middle)
+        slow = chunked(spec_factory, source_database, "resume", throttle=500_000)  # several seconds, so that the stop comes in between
+        result = copy(slow, source_database, tmp_path, first, stop, report=stop_in_the_middle)
     assert result["stopped"] and first.closed == 0, "the next run may take it up"
     first.close()
     half = ledger(target, source_database)

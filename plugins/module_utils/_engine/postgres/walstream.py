@@ -36,8 +36,10 @@ NEAR = 0.0005
 """Round trip (seconds) below which a small window still lets more than 100 MB/s through."""
 
 NEAR_WINDOW = 32 << 10
-"""The receive buffer (bytes, which Linux doubles) for a server that is near. A walsender sends each message apart; while our window is full
-they wait in its kernel and go together then, which halves its CPU. Much smaller ones stall a sender whose packets are loopback's."""
+"""The receive window (bytes) for a server that is near. A walsender sends each message apart; while our window is full they wait in its
+kernel and go together then, which halves its CPU. The window is clamped rather than the buffer made small: over a buffer of fixed size the
+kernel takes back a window that it gave, and then drops the server's acknowledgements until we read again, so that no answer of ours leaves
+while the spool is paused (seen with Linux 6.18; ``wal_sender_timeout`` ends the stream then)."""
 
 _RTT = struct.Struct("=68xI")
 """Of Linux's ``struct tcp_info``: the smoothed round trip in microseconds."""
@@ -212,7 +214,7 @@ def _tune(peer: t.Any) -> None:
     if hasattr(socket, "TCP_INFO"):
         info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size)
         if len(info) == _RTT.size and _RTT.unpack(info)[0] / 1e6 < NEAR:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NEAR_WINDOW)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, NEAR_WINDOW)
 
 
 def _refused(body: bytes) -> ServerRefused:
