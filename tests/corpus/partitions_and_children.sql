@@ -1,5 +1,6 @@
 -- A row that moves to another partition is deleted in one and inserted in the other; a parent of inheritance has rows of its own.
 
+-- From PostgreSQL 11 on (default partitions).
 -- before
 CREATE TABLE p (id int, part int, v text, PRIMARY KEY (part, id)) PARTITION BY LIST (part);
 CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);

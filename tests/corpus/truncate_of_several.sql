@@ -1,4 +1,5 @@
 -- wal2json tells the relations of one TRUNCATE one by one, all at one position; the foreign key between them allows no other way.
+-- From PostgreSQL 11 on.
 
 -- before
 CREATE TABLE a (id int PRIMARY KEY);

@@ -15,7 +15,7 @@ import pytest
 from lab import cgroups, host, network, rooms
 from lab.able import Unable
 from lab.keys import ssh
-from lab.place import HOSTS, Place, load
+from lab.place import Place, load
 
 
 def make(name: str, init: str = "auto") -> Place:
@@ -54,7 +54,7 @@ def test_who_reaches_whom(lab: Place) -> None:
 def test_hosts_are_hosts(lab: Place) -> None:
     """Each has files, processes and an init of its own; servers are two different ones, and the source has wal2json."""
     ssh(lab, "source", "echo here | sudo tee /root/mark")
-    for one in HOSTS:
+    for one in lab.hosts:
         assert (ssh(lab, one, "sudo test -e /root/mark", check=False).returncode == 0) == (one == "source")
         if lab.init == "systemd":
             assert ssh(lab, one, "systemctl is-system-running --wait").stdout.strip() == "running"
@@ -64,10 +64,10 @@ def test_hosts_are_hosts(lab: Place) -> None:
 
 
 def test_up_again_does_nothing(lab: Place) -> None:
-    before = [host.running(lab, one) for one in HOSTS], lab.inventory.stat().st_mtime_ns
+    before = [host.running(lab, one) for one in lab.hosts], lab.inventory.stat().st_mtime_ns
     assert all(before[0])
     rooms.up(lab.name)
-    assert before == ([host.running(lab, one) for one in HOSTS], lab.inventory.stat().st_mtime_ns)
+    assert before == ([host.running(lab, one) for one in lab.hosts], lab.inventory.stat().st_mtime_ns)
 
 
 def traces(place: Place) -> dict[str, t.Any]:
@@ -78,7 +78,7 @@ def traces(place: Place) -> dict[str, t.Any]:
         "links": [link["ifname"] for link in json.loads(network.ip("-j", "link").stdout) if link["ifname"] == f"pgm{place.slot}"],
         "routes": [line for line in network.ip("route", "show", "table", "all").stdout.splitlines() if f"10.77.{place.slot}." in line],
         "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if str(place.folder) in line],
-        "groups": [str(path) for one in HOSTS for path in cgroups.folders(place, one) if path.exists()],
+        "groups": [str(path) for one in place.hosts for path in cgroups.folders(place, one) if path.exists()],
         "processes": pids,
         "files": [str(path) for path in (place.folder, place.control_sockets) if path.exists()],
     }

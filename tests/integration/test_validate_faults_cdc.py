@@ -208,3 +208,9 @@ def test_the_trial_slot_is_gone(source: lab.Server, source_database: str, spec_f
         finally:
             source.execute("ALTER ROLE migrator RESET output_plugin_libraries")
         assert source.execute("SELECT slot_name::text FROM pg_replication_slots ORDER BY 1") == before
+
+
+def test_truncate_is_streamed(source: lab.Server, source_database: str, spec_factory: t.Callable[..., MigrationSpec]) -> None:
+    """By every source from 11 on; tests/integration/test_versions.py has one that does not."""
+    found = look(spec_factory("shop-1", [source_database]), "PGM2115")
+    assert bool(found) == (source.major < 11)

@@ -16,6 +16,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.spec impor
 from ansible_collections.pgops.migration.plugins.module_utils._engine.verify.compare import verify_database
 from changelab import StreamLab
 from corpora import corpus, ddl_of, play
+from faults import look
 from host import Host
 from pair import OWNER, PASSWORDS, describe, make_source, make_target
 
@@ -63,7 +64,7 @@ def ends(source_major: int, target_major: int) -> t.Iterator[Ends]:
         source, target = make_source(bindir=known[source_major]), make_target(bindir=known[target_major])
         for server in (source, target):
             stack.callback(server.drop)
-        bindir = (lab.program("pg_dump", source_major) or source.bindir / "pg_dump").parent
+        bindir = (lab.program("pg_dump", max(source_major, target_major)) or source.bindir / "pg_dump").parent
         yield Ends(source, target, MigrationSpec.from_dict(describe(source, target, "corpus", [DATABASE], copy={"bindir": str(bindir)})))
 
 
@@ -91,3 +92,18 @@ def test_migration(ends: Ends, host: Host) -> None:
     ends.play()
     host.cut_over(ends.spec.key)
     assert ends.different() == []
+
+
+@pytest.mark.parametrize("source_major, target_major", [pair for pair in pairs() if pair.values[0] < 11])
+@pytest.mark.parametrize("after", ["TRUNCATE t", "VACUUM FULL t"])
+def test_what_a_source_before_11_does_not_stream(ends: Ends, host: Host, after: str) -> None:
+    """TRUNCATE is not decoded there: the validation warns, and a table with a new file ends the stream instead of keeping its rows."""
+    ends.source.create_database(DATABASE, OWNER)
+    with ends.source.connect(DATABASE, OWNER, PASSWORDS[ends.source.port]) as conn:
+        conn.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10)")
+    assert [f.severity for f in look(ends.spec, "PGM2115")] == ["Warning"]
+    host.manager.start(ends.spec)
+    host.until_waiting(ends.spec.key)
+    ends.source.execute(after, DATABASE)
+    status = host.until(ends.spec.key, lambda status: status["progress"][DATABASE]["error"], "the end of the stream")
+    assert status["progress"][DATABASE]["error"]["code"] == "PGM4050" and "TRUNCATE" in status["summary"]

@@ -19,10 +19,11 @@ def main() -> int:
     parser.add_argument("name", nargs="?", default="default")
     parser.add_argument("--init", choices=["auto", "systemd", "plain"], default="auto")
     parser.add_argument("--direct", action="store_true")
+    parser.add_argument("--runtimes", type=int, choices=[1, 2], default=1)
     words = parser.parse_args()
     try:
         if words.action == "up":
-            rooms.up(words.name, words.init, words.direct)
+            rooms.up(words.name, words.init, words.direct, words.runtimes)
         return down(words.name) if words.action == "down" else status(words.name)
     except Unable as error:
         print(f"no lab can be made on this machine: {error}", file=sys.stderr)

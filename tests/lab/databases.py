@@ -41,7 +41,8 @@ def cluster_commands(place: Place, host: str) -> list[str]:
     """The shell's commands that make and start the cluster. The target lets the net in; the source is opened by prepare_source."""
     files = "/etc/postgresql/15/main"
     settings = [f"sudo pg_conftool 15 main set {name} '{value}'" for name, value in SETTINGS.items()]
-    entry = [f"echo 'host all all {place.worker_address}/32 scram-sha-256' | sudo tee -a {files}/pg_hba.conf"] if host == "target" else []
+    guests = place.worker_addresses if host == "target" else []
+    entry = [f"echo 'host all all {guest}/32 scram-sha-256' | sudo tee -a {files}/pg_hba.conf" for guest in guests]
     begin = "systemctl start postgresql@15-main" if place.init == "systemd" else "pg_ctlcluster 15 main start"
     create = "sudo pg_createcluster 15 main -- --locale=C.UTF-8 --encoding=UTF8 --no-sync"
     return ["set -e", "sudo pg_dropcluster --stop 15 main 2>/dev/null || true", create, *settings, *entry, f"sudo {begin}"]

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from lab import cgroups, network, tree
-from lab.place import HOSTS, REPO, Place, load
+from lab.place import REPO, Place, load
 
 REBOOT = 133
 """How nspawn ends when the host wants to boot again and the unit is ours to keep."""
@@ -98,7 +98,7 @@ def furnish(place: Place, host: str, root: Path) -> None:
     """Write what makes the host this one: its name, the others' addresses, keys."""
     (root / "etc/hostname").write_text(f"{host}\n")
     (root / "etc/machine-id").write_text("")
-    names = "".join(f"{place.address(one)} {one}\n" for one in HOSTS)
+    names = "".join(f"{place.address(one)} {one}\n" for one in place.hosts)
     (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n{names}")
     for path in (root / "etc/ssh").glob("ssh_host_*"):
         path.unlink()

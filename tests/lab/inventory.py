@@ -21,13 +21,15 @@ def write(place: Place) -> None:
 
 def content(place: Place) -> dict[str, t.Any]:
     """The inventory as data: the groups of the collection, and ``lab_target`` for who wants to look at the target by ssh."""
-    worker = place.worker_address
+    guests = place.worker_addresses
     ends = {host: place.address(host) if place.direct else host for host in ("source", "target")}
     variables: dict[str, t.Any] = {
         "ansible_ssh_common_args": f"-F {place.keys / 'config'}",
         "ansible_control_path_dir": str(place.control_sockets),
         "ansible_python_interpreter": "/usr/bin/python3",
-        "pg_migration_source_hba_entries": [f"host {what} migrator {worker}/32 scram-sha-256" for what in ("all", "replication")],
+        "pg_migration_source_hba_entries": [
+            f"host {what} migrator {guest}/32 scram-sha-256" for guest in guests for what in ("all", "replication")
+        ],
         "pg_migration_source_allow_restart": True,
         "pg_migration": {
             "name": "shop-2026",
@@ -40,7 +42,7 @@ def content(place: Place) -> dict[str, t.Any]:
     if place.init == "plain":
         variables["pg_migration_source_restart_command"] = ["pg_ctlcluster", "15", "main", "restart"]
         variables["pg_migration_source_reload_command"] = ["pg_ctlcluster", "15", "main", "reload"]
-    groups = {"pg_migration_source": "source", "pg_migration_runtime": "runtime", "lab_target": "target"}
-    if place.direct:
-        del groups["pg_migration_runtime"]
-    return {"all": {"children": {group: {"hosts": {host: None}} for group, host in groups.items()}, "vars": variables}}
+    runtimes = [] if place.direct else [host for host in place.hosts if host.startswith("runtime")]
+    groups = {"pg_migration_source": ["source"], "pg_migration_runtime": runtimes, "lab_target": ["target"]}
+    children = {group: {"hosts": dict.fromkeys(hosts)} for group, hosts in groups.items() if hosts}
+    return {"all": {"children": children, "vars": variables}}

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from lab.place import HOSTS, Place
+from lab.place import Place
 from lab.tree import USER
 
 Done = subprocess.CompletedProcess[str]
@@ -27,7 +27,7 @@ def make(place: Place) -> None:
     place.keys.chmod(0o700)
     make_key(place.keys / "id")
     known = []
-    for host in HOSTS:
+    for host in place.hosts:
         make_key(place.keys / f"host_{host}")
         kind, key = (place.keys / f"host_{host}.pub").read_text().split()[:2]
         names = f"{place.address(host)},{host}" + (f",{place.runtime_address}" if host == "runtime" else "")
@@ -40,7 +40,7 @@ def make(place: Place) -> None:
     common += "  ServerAliveInterval 15\n"
     jump = f'  ProxyCommand ssh -F "{config}" -W %h:%p runtime\n'
     blocks = [f"Host runtime\n  HostName {place.runtime_address}\n{common}"]
-    blocks += [f"Host {host}\n  HostName {place.address(host)}\n{common}{jump}" for host in HOSTS if host != "runtime"]
+    blocks += [f"Host {host}\n  HostName {place.address(host)}\n{common}{jump}" for host in place.hosts if host != "runtime"]
     config.write_text("".join(blocks))
 
 

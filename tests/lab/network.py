@@ -15,7 +15,7 @@ import signal
 import subprocess
 
 from lab.able import Unable
-from lab.place import HOSTS, Place
+from lab.place import Place
 
 BRIDGE = "lan0"
 
@@ -54,7 +54,7 @@ def up(place: Place) -> None:
     if ip("-n", net, "link", "show", BRIDGE, check=False).returncode:
         ip("-n", net, "link", "add", BRIDGE, "type", "bridge")
         ip("-n", net, "link", "set", BRIDGE, "up")
-    for host in HOSTS:
+    for host in place.hosts:
         if place.namespace(host) not in there:
             ip("netns", "add", place.namespace(host))
         own = place.namespace(host)
@@ -82,7 +82,7 @@ def connect(place: Place) -> None:
         if ip("-n", net, "link", "show", "control", check=False).returncode:
             ip("link", "add", door, "type", "veth", "peer", "name", "control", "netns", net)
             ip("-n", net, "link", "set", "control", "master", BRIDGE, "up")
-            ip("addr", "add", f"{place.worker_address}/25", "dev", door)
+            ip("addr", "add", f"{place.door_address}/25", "dev", door)
             ip("link", "set", door, "up")
         return
     # what this machine's own router would do with such an address is nobody's business
@@ -104,6 +104,6 @@ def down(place: Place) -> None:
     ip("route", "del", "unreachable", f"10.77.{place.slot}.0/25", check=False)
     for link in (f"pgm{place.slot}", f"pgm{place.slot}d"):
         ip("link", "del", link, check=False)
-    for what in (*HOSTS, "lan"):
+    for what in (*place.hosts, "lan"):
         if place.namespace(what) in there:
             ip("netns", "del", place.namespace(what))

@@ -15,19 +15,20 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 LABS = REPO / ".work" / "lab"
-HOSTS = {"source": 11, "runtime": 12, "target": 13}
-"""The hosts, and the last number of their address in the net of the databases."""
+HOSTS = {"source": 11, "runtime": 12, "target": 13, "runtime2": 14}
+"""All hosts that a lab can have, and the last number of their address in the net of the databases."""
 
 
 @dataclasses.dataclass
 class Place:
     """A lab's record, kept in ``state.json``; ``slot``, 1 to 250, is its number on this machine and the third one of its addresses.
-    ``direct``: this machine is in the net of the databases itself, and does the work of a runtime host."""
+    ``direct``: this machine is in the net of the databases itself, and does the work of a runtime host; ``runtimes``: how many of these."""
 
     folder: Path
     slot: int = 0
     init: str = ""
     direct: bool = False
+    runtimes: int = 1
     passwords: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -36,14 +37,24 @@ class Place:
         return self.folder.name
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts of this lab."""
+        return tuple(host for host in HOSTS if host != "runtime2" or self.runtimes > 1)
+
+    @property
     def control_address(self) -> str:
         """This machine's end of the link to the runtime host."""
         return f"10.77.{self.slot}.129"
 
     @property
-    def worker_address(self) -> str:
-        """Whence the database servers are asked: the runtime host, or this machine."""
-        return f"10.77.{self.slot}.1" if self.direct else self.address("runtime")
+    def worker_addresses(self) -> list[str]:
+        """Whence the database servers are asked: the runtime hosts, or this machine."""
+        return [self.door_address] if self.direct else [self.address(host) for host in self.hosts if host.startswith("runtime")]
+
+    @property
+    def door_address(self) -> str:
+        """This machine's address in the net of the databases, where the lab is ``direct``."""
+        return f"10.77.{self.slot}.1"
 
     @property
     def runtime_address(self) -> str:
@@ -80,9 +91,10 @@ class Place:
     def save(self) -> None:
         """Write the record; it holds passwords, so nobody else may read it."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        facts = {name: getattr(self, name) for name in ("slot", "init", "direct", "runtimes", "passwords")}
         fresh = self.folder / ".state.json"
         fresh.touch(mode=0o600)
-        fresh.write_text(json.dumps({"slot": self.slot, "init": self.init, "direct": self.direct, "passwords": self.passwords}))
+        fresh.write_text(json.dumps(facts))
         fresh.replace(self.folder / "state.json")
 
 

@@ -12,16 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab import able, databases, host, inventory, keys, network, tree
-from lab.place import HOSTS, LABS, Place, load, locked
+from lab.place import LABS, Place, load, locked
 
 ANSWERS = 90.0
 """Seconds that a host may take until it answers by ssh."""
 
 
-def up(name: str, init: str = "auto", direct: bool = False) -> Place:
+def up(name: str, init: str = "auto", direct: bool = False, runtimes: int = 1) -> Place:
     """The lab ``name``, all of it running; what is there already is left alone.
 
     :param direct: with a way from this machine to source and target, and no runtime host in the inventory.
+    :param runtimes: 1, or 2 that share the work.
     :raises able.Unable: this machine cannot hold it.
     """
     able.insist()
@@ -29,15 +30,15 @@ def up(name: str, init: str = "auto", direct: bool = False) -> Place:
         place = load(name)
         tree.ensure()
         if not place.slot:
-            place.init, place.direct = able.choose_init(init), direct
+            place.init, place.direct, place.runtimes = able.choose_init(init), direct, runtimes
             place.slot = network.allot()
             place.save()
         network.up(place)
         keys.make(place)
-        for one in HOSTS:
+        for one in place.hosts:
             host.start(place, one)
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda one: wait(place, one), HOSTS))
+            list(pool.map(lambda one: wait(place, one), place.hosts))
             list(pool.map(lambda one: databases.make(place, one), ("source", "target")))
         inventory.write(place)
     return place
@@ -73,7 +74,7 @@ def down(name: str) -> bool:
             return False
         keys.forget_connections(place)
         if place.slot:
-            for one in HOSTS:
+            for one in place.hosts:
                 host.stop(place, one)
             network.down(place)
         remove(place)
@@ -107,7 +108,7 @@ def status(name: str) -> list[tuple[str, str, str, str]]:
     if not place.slot:
         return []
     rows = []
-    for one in HOSTS:
+    for one in place.hosts:
         addresses = place.address(one) + (f" {place.runtime_address}" if one == "runtime" else "")
         rows.append((one, addresses, place.init, "up" if host.running(place, one) else "down"))
     return rows

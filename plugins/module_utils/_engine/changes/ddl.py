@@ -3,8 +3,9 @@
 """DDL on the source while changes are streamed: found by a fingerprint of the catalog, because logical decoding does not tell.
 
 A table made after the start is in neither the publication nor the filter of wal2json: without this its rows would be lost in silence.
-What is compared: the tables of users, their columns, types and replica identity, and the labels of enums. The server makes one digest of
-all of it; only when that differs is the whole read.
+What is compared: the tables of users, their columns, types and replica identity, and the labels of enums. Before version 11, where TRUNCATE
+is not decoded either (release notes of 11), each table's file as well. The server makes one digest of all of it; only when that differs is
+the whole read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from ..postgres.drivers import psycopg
 FILE = "fingerprint.json"
 """Where a worker keeps the fingerprint, in its folder."""
 
+EMPTYING = "TRUNCATE, which a source before PostgreSQL 11 does not stream, or VACUUM FULL or CLUSTER, which look alike from outside"
+
 NAMED = 5
 """Changes that a message names."""
 
@@ -29,11 +32,12 @@ NAMED = 5
 @dataclasses.dataclass(frozen=True)
 class Relation:
     """A table or enum as fingerprinted: ``facts`` is its kind, persistence and identity, ``columns`` name and type of each column, or
-    the labels of an enum."""
+    the labels of an enum; ``file`` the number of the table's file where it tells of TRUNCATE, else 0."""
 
     oid: int
     facts: str
     columns: tuple[str, ...]
+    file: int = 0
 
 
 Fingerprint = t.Dict[str, Relation]
@@ -42,7 +46,7 @@ Fingerprint = t.Dict[str, Relation]
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What DDL did to one object; ``kind`` is ``created``, ``dropped`` or ``altered``."""
+    """What DDL did to one object; ``kind`` is ``created``, ``dropped``, ``altered`` or ``emptied``."""
 
     label: str
     kind: str
@@ -52,6 +56,7 @@ class Change:
 def _query(version: int) -> str:
     generated = "nullif(a.attgenerated::text, '')" if version >= 120000 else "NULL"
     identity = "nullif(a.attidentity::text, '')" if version >= 100000 else "NULL"
+    file = "c.relfilenode::bigint" if version < 110000 else "0::bigint"
     replica_index = "coalesce((SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident LIMIT 1), 0)"
     primary = "(SELECT i.indkey::text FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)"
     return f"""
@@ -59,24 +64,25 @@ def _query(version: int) -> str:
                concat_ws(' ', CASE c.relkind WHEN 'p' THEN 'partitioned table' ELSE 'table' END, c.relpersistence,
                          'identity', c.relreplident, {replica_index}, 'key', {primary}) AS facts,
                ARRAY(SELECT concat_ws(' ', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), {generated}, {identity})
-                       FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns
+                       FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
+               {file} AS file
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION}
         UNION ALL
         SELECT y.oid::bigint, n.nspname::text || '.' || y.typname::text, 'enum',
-               ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = y.oid ORDER BY e.enumsortorder)
+               ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = y.oid ORDER BY e.enumsortorder), 0
           FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace WHERE y.typtype = 'e' AND {USER_SCHEMAS}"""
 
 
 def read_fingerprint(conn: psycopg.Connection[t.Any]) -> Fingerprint:
     """The fingerprint of the database of ``conn``."""
     rows = conn.execute(_query(conn.info.server_version)).fetchall()
-    return {row[1]: Relation(int(row[0]), str(row[2]), tuple(row[3])) for row in rows}
+    return {row[1]: Relation(int(row[0]), str(row[2]), tuple(row[3]), int(row[4])) for row in rows}
 
 
 def read_digest(conn: psycopg.Connection[t.Any]) -> str:
     """A digest of the fingerprint, made by the server (an MD5, to notice change and for nothing else)."""
-    line = "md5(concat_ws('|', f.oid, f.label, f.facts, f.columns::text))"
+    line = "md5(concat_ws('|', f.oid, f.label, f.facts, f.columns::text, f.file))"
     row = conn.execute(f"SELECT md5(string_agg({line}, '' ORDER BY f.label, f.oid)) FROM ({_query(conn.info.server_version)}) f").fetchone()
     return str(row[0]) if row else ""
 
@@ -91,7 +97,10 @@ def compare(before: Fingerprint, after: Fingerprint) -> list[Change]:
             found.append(Change(label, "created", f"{what} {label} was created; rows written to it are not streamed"))
         elif new is None and old is not None:
             found.append(Change(label, "dropped", f"{label} was dropped or renamed"))
-        elif old is not None and new is not None and old != new:
+        elif old is not None and new is not None and dataclasses.replace(old, file=new.file) == new:
+            if old.file != new.file:
+                found.append(Change(label, "emptied", f"{label} was emptied or rewritten ({EMPTYING})"))
+        elif old is not None and new is not None:
             found.append(Change(label, "altered", f"{label} was altered: {_alteration(old, new)}"))
     return [change for change in found if change.kind != "created" or after[change.label].facts != "enum"]
 
@@ -111,10 +120,11 @@ def _alteration(old: Relation, new: Relation) -> str:
 
 
 def settled(changes: t.Iterable[Change], source: Fingerprint, target: Fingerprint) -> bool:
-    """Has the target been given what DDL did to the source? Never so for a table that was created: its rows have not been streamed."""
+    """Has the target been given what DDL did to the source? Never so for a table that was created or
+    emptied: that has not been streamed."""
     for change in changes:
         here, there = source.get(change.label), target.get(change.label)
-        if change.kind == "created" or (here is None) != (there is None):
+        if change.kind in ("created", "emptied") or (here is None) != (there is None):
             return False
         if here is not None and there is not None and sorted(here.columns) != sorted(there.columns):
             return False
@@ -151,7 +161,7 @@ class Baseline:
         """Remember the present of ``conn``; once, unless ``again``."""
         if again or not self.path.exists():
             found = read_fingerprint(conn)
-            write_json(self.path, {label: [r.oid, r.facts, list(r.columns)] for label, r in found.items()})
+            write_json(self.path, {label: [r.oid, r.facts, list(r.columns), r.file] for label, r in found.items()})
             self._digest = ""
 
     def read(self) -> Fingerprint:
@@ -160,7 +170,8 @@ class Baseline:
         :raises StreamError: if the file is no fingerprint.
         """
         try:
-            return {label: Relation(int(oid), facts, tuple(cols)) for label, (oid, facts, cols) in (read_json(self.path) or {}).items()}
+            kept = (read_json(self.path) or {}).items()
+            return {label: Relation(int(oid), facts, tuple(cols), *map(int, file)) for label, (oid, facts, cols, *file) in kept}
         except (json.JSONDecodeError, TypeError, ValueError) as exc:
             raise StreamError(f"{self.path} cannot be read: {exc}", code="PGM4031", hint="Check the runtime host's disk.") from exc
 

@@ -269,6 +269,18 @@ def long_transactions(ctx: Context) -> t.Iterator[Issue]:
     )
 
 
+@check("PGM2115", "TRUNCATE in the stream", online=True, worst="Warning", remedy="no TRUNCATE, VACUUM FULL or CLUSTER until the cutover")
+def truncate_is_streamed(ctx: Context) -> t.Iterator[Issue]:
+    """The source tells of TRUNCATE; before version 11 logical decoding does not."""
+    version = ctx.session("source").info.server_version
+    if version < 110000:
+        text = f"PostgreSQL {version // 10000} does not stream TRUNCATE. A table that gets a new file while changes are streamed is DDL"
+        fix = "Avoid TRUNCATE, VACUUM FULL and CLUSTER until the cutover (application and DBA), or migrate offline."
+        yield warn(f"{text}: changes.on_ddl ({ctx.spec.changes.on_ddl}) says what happens then.", fix)
+    else:
+        yield ok("TRUNCATE is streamed.")
+
+
 @check("PGM2114", "failover slot", online=True, worst="Warning", remedy="changes.failover_slot: false, or a source of version 17 or later")
 def failover_slot(ctx: Context) -> t.Iterator[Issue]:
     """Where a slot is wanted that the source's standbys keep, the source can make one (17 and later)."""
