@@ -35,8 +35,8 @@ class Playbooks:
         }
         self.inventory.write_text(yaml.safe_dump({"all": {"vars": variables}}), encoding="utf-8")
 
-    def play(self, name: str, *arguments: str) -> Run:
-        """``ansible-playbook pgops.migration.NAME -i inventory``."""
+    def play(self, name: str, *arguments: str, timeout: float = 300.0) -> Run:
+        """``ansible-playbook pgops.migration.NAME -i inventory``, for at most ``timeout`` seconds."""
         command = [
             str(Path(sys.executable).with_name("ansible-playbook")),
             f"pgops.migration.{name}",
@@ -50,7 +50,7 @@ class Playbooks:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCALHOST_WARNING": "0",
         }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=self.folder, check=False, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=self.folder, check=False, timeout=timeout)
         return Run(done.returncode, done.stdout + done.stderr)
 
 
