@@ -11,7 +11,7 @@ import typing as t
 
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
-from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.registry import CHECKS, Finding
+from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.registry import CHECKS, WHO, Finding
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import validate
 
 AZURE = {"target": {"type": "azure_flexible"}}
@@ -84,6 +84,7 @@ class Pair(t.NamedTuple):
             found = look(spec, fault.code, fault.message)
             assert [f.severity for f in found] == [fault.severity]
             assert fault.fix.format(db=self.database) in found[0].fix and found[0].fix
+            assert found[0].who in WHO
             azure = CHECKS[fault.code].azure_code
             assert found[0].azure_code == (azure if " " not in azure else found[0].azure_code)
         except BaseException:

@@ -70,7 +70,10 @@ report:
       description: Succeeded, Warning or Failed.
       type: str
     findings:
-      description: One for each thing that was looked at, with code, scope, side, object, severity, message and fix.
+      description:
+        - One for each thing that was looked at, with code, scope, side, object, severity, message, fix, C(who) and C(restart).
+        - C(who) says who may run the fix (one of six terms, see the collection's page on validation; empty where nothing is to be mended).
+        - C(restart) says whether the server must be restarted for it.
       type: list
       elements: dict
 files:

@@ -15,13 +15,19 @@ HEAD = """\
 
 `pg_migration_validate` (playbook `pgops.migration.validate`, and the first step of `option: validate_and_migrate`) looks at both servers
 through the runtime host and writes to neither. A finding is *Succeeded*, *Warning* or *Failed*; a migration starts when none has failed.
-Each finding that is not *Succeeded* carries a fix: a statement or command, who may run it, and whether a restart follows.
+Each finding that is not *Succeeded* carries a fix: a statement or command (`fix`), who may run it (`who`),
+and whether the server must be restarted for it (`restart`).
+
+`who` is one of: *superuser on the source*, *server administrator (provider console)*, *owner of the object*, *administrator of the
+target*, *operator of the runtime host*, *author of the playbook*. The columns give what holds for most findings of a check; a finding may
+say otherwise. A source of a provider has no superuser for its customer: there it is the provider's console; on a server of one's own the
+console is the superuser's (source) or the administrator's (target).
 
 The column *Azure* gives the public code of the Azure migration service where it has one for the same matter. *Worst* is the worst
 that a check can yield. Checks marked *online* are left out in offline mode. This page is written by `scripts/make-docs`.
 
-| code | Azure | check | looks at | worst | fix |
-|---|---|---|---|---|---|
+| code | Azure | check | looks at | worst | fix | who | restart |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -34,14 +40,16 @@ def render() -> str:
     from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.registry import CHECKS
     from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import OUTSIDE_REGISTRY
 
-    rows = [(code, "", name, worst, remedy, purpose, "") for code, (name, worst, remedy, purpose) in OUTSIDE_REGISTRY.items()]
+    rows = [
+        (code, "", name, worst, remedy, purpose, "", who, False) for code, (name, worst, remedy, who, purpose) in OUTSIDE_REGISTRY.items()
+    ]
     for c in CHECKS.values():
         where = f"{c.scope}, {c.side}" + (", online" if c.online else "")
-        rows.append((c.code, c.azure_code, c.name, c.worst, c.remedy, c.purpose, where))
+        rows.append((c.code, c.azure_code, c.name, c.worst, c.remedy, c.purpose, where, c.who, c.restart))
     lines = []
-    for code, azure, name, worst, remedy, purpose, where in sorted(rows):
+    for code, azure, name, worst, remedy, purpose, where, who, restart in sorted(rows):
         about = _cell(purpose) + (f" *({where})*" if where else "")
-        lines.append(f"| {code} | {azure} | {_cell(name)} | {about} | {worst} | {_cell(remedy)} |")
+        lines.append(f"| {code} | {azure} | {_cell(name)} | {about} | {worst} | {_cell(remedy)} | {who} | {'yes' if restart else 'no'} |")
     return HEAD + "\n".join(lines) + "\n"
 
 

@@ -162,13 +162,14 @@ def test_a_source_that_nobody_prepared(bare: lab.Server, spec_factory: t.Callabl
     level, slots, senders, locks = (look(spec, code) for code in ("PGM2101", "PGM2102", "PGM2103", "PGM2317"))
     assert [f.severity for f in level + slots + senders] == ["Failed"] * 3 and [f.severity for f in locks] == ["Warning"]
     assert "logical" in level[0].fix and "restart" in level[0].fix and level[0].azure_code == "603107"
+    assert [(f.who, f.restart) for f in level + slots + senders + locks] == [("superuser on the source", True)] * 4
     assert "2 needed" in slots[0].message and "max_replication_slots = '2'" in slots[0].fix
     assert "max_wal_senders = '2'" in senders[0].fix and "room for 150 locks" in locks[0].message
     offline = validate(spec_factory("shop-1", ["one", "two"], source=here, mode="offline"))
     assert not {f.code for f in offline.findings} & {c.code for c in CHECKS.values() if c.online}
     bare.execute("ALTER SYSTEM SET wal_level = logical")
     bare.reload()
-    assert "only the restart is missing" in look(spec, "PGM2101")[0].message
+    assert "only the restart is missing" in look(spec, "PGM2101")[0].message and look(spec, "PGM2101")[0].restart
     for name, value in {"max_replication_slots": 2, "max_wal_senders": 2, "max_locks_per_transaction": 64}.items():
         bare.execute(f"ALTER SYSTEM SET {name} = {value}")
     bare.restart()

@@ -65,6 +65,27 @@ def test_codes_are_stable_in_form_and_documented() -> None:
         assert all(re.fullmatch(r"603\d{3}", azure) for azure in c.azure_code.split()), c.code
 
 
+def test_every_code_says_who_may_mend_it() -> None:
+    assert [c.code for c in CHECKS.values() if c.who not in registry.WHO] == []
+    assert [code for code, entry in OUTSIDE_REGISTRY.items() if entry[3] not in registry.WHO] == []
+    assert {c.code for c in CHECKS.values() if c.restart} == {"PGM2101", "PGM2102", "PGM2103", "PGM2317", "PGM2403"}
+
+
+@pytest.mark.parametrize(
+    ("who", "side", "managed", "found"),
+    [
+        (registry.SUPERUSER, "source", True, registry.SERVER),
+        (registry.SUPERUSER, "source", False, registry.SUPERUSER),
+        (registry.SERVER, "source", False, registry.SUPERUSER),
+        (registry.SERVER, "target", False, registry.ADMINISTRATOR),
+        (registry.SERVER, "target", True, registry.SERVER),
+        (registry.OWNER, "source", True, registry.OWNER),
+    ],
+)
+def test_who_depends_on_the_kind_of_server(who: str, side: str, managed: bool, found: str) -> None:
+    assert registry.responsible(who, side, managed) == found
+
+
 def test_two_checks_cannot_share_a_code() -> None:
     with pytest.raises(MigrationError, match="PGM2101"):
         registry.check("PGM2101", "again")(lambda dummy: iter(()))
@@ -94,12 +115,18 @@ def test_overall_status(spec: MigrationSpec, severities: tuple[str, ...], status
 
 def test_table_reads_at_a_glance(spec: MigrationSpec) -> None:
     report = Report(
-        spec, [finding(), finding("Warning", "shop", check="replica identity", code="PGM2301", message="1 table", fix="ALTER TABLE x;")]
+        spec,
+        [
+            finding(),
+            finding(
+                "Warning", "shop", check="replica identity", code="PGM2301", message="1 table", fix="ALTER TABLE x;", who=registry.OWNER
+            ),
+        ],
     )
     report.findings.append(finding(check="connectivity source", message="0.01 s"))
     assert report.table() == [
         "shop      replica identity     Warning    PGM2301  1 table",
-        " " * 42 + "Fix: ALTER TABLE x;",
+        " " * 42 + "Fix (owner of the object; no restart): ALTER TABLE x;",
         "instance  connectivity source  Succeeded  0.01 s",
         "1 further checks Succeeded",
         "Overall  Warning (1 of 3)",
@@ -107,12 +134,16 @@ def test_table_reads_at_a_glance(spec: MigrationSpec) -> None:
 
 
 def test_files_hold_everything_but_secrets(spec: MigrationSpec, tmp_path: Path) -> None:
-    report = Report(spec, [finding("Failed", "shop", message="<b>&", fix='GRANT "x"')], databases=["shop"])
+    report = Report(
+        spec, [finding("Failed", "shop", message="<b>&", fix='GRANT "x"', who=registry.SUPERUSER, restart=True)], databases=["shop"]
+    )
     report.finish()
     data = json.loads(report.write_json(tmp_path / "v.json").read_text())
     assert data["status"] == "Failed" and data["databases"][0]["status"] == "Failed" and data["instance"]["status"] == "Succeeded"
     assert data["findings"][0]["azure_code"] == "603107"
+    assert (data["findings"][0]["who"], data["findings"][0]["restart"]) == ("superuser on the source", True)
     page = report.write_html(tmp_path / "v.html").read_text()
+    assert "superuser on the source; restart" in page
     assert "&lt;b&gt;&amp;" in page and "GRANT &quot;x&quot;" in page and "<script" not in page and "http" not in page
     for name in ("v.json", "v.html"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600

@@ -214,7 +214,12 @@ def _findings(findings: t.Sequence[t.Mapping[str, t.Any]]) -> Html:
         word = el("span", finding["severity"], cls=f"word {_SEVERITY.get(finding['severity'], 'grey')}")
         code = finding["code"] + (f" / {finding['azure_code']}" if finding.get("azure_code") else "")
         fix = el("code", str(finding.get("fix") or ""), cls="fix") if finding.get("fix") and not good else None
-        message = el("div", str(finding.get("message") or ""), fix)
+        duty = (
+            el("small", f"{finding['who']}; {'restart' if finding.get('restart') else 'no restart'}")
+            if fix and finding.get("who")
+            else None
+        )
+        message = el("div", str(finding.get("message") or ""), fix, duty)
         rows.append([str(finding["check"]), word, finding.get("database") or "instance", code, message])
     return parts.table(("Check", "Result", "Scope", "Code", "What was seen"), rows, texts=(4,))
 

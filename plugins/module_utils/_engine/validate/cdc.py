@@ -10,7 +10,7 @@ from ..errors import MigrationError
 from ..postgres.identifiers import object_name, quote_ident, quote_literal
 from ..source.settings import LEVELS, Setting, Usage, read_settings, read_usage, wanted_senders, wanted_slots
 from .context import Context, one
-from .registry import Issue, check, fail, names, ok, warn
+from .registry import OWNER, PLAYBOOK, SERVER, SUPERUSER, Issue, check, fail, names, ok, warn
 
 LONG_SECONDS = 60.0
 """A transaction on the source that is older than this delays the making of the slot."""
@@ -45,7 +45,15 @@ def how_to_set(ctx: Context, name: str, value: str, restart: bool) -> str:
     return f"Playbook pgops.migration.prepare_source, or as {profile.who}: {profile.set_parameter(name, value)};{after}"
 
 
-@check("PGM2101", "wal_level", azure="603107", online=True, remedy="wal_level = logical (provider: its own parameter); restart")
+@check(
+    "PGM2101",
+    "wal_level",
+    who=SERVER,
+    restart=True,
+    azure="603107",
+    online=True,
+    remedy="wal_level = logical (provider: its own parameter); restart",
+)
 def wal_level(ctx: Context) -> t.Iterator[Issue]:
     """``wal_level`` is ``logical`` (R16)."""
     found = _cdc(ctx)["wal_level"]
@@ -61,7 +69,15 @@ def wal_level(ctx: Context) -> t.Iterator[Issue]:
         yield ok(found.value)
 
 
-@check("PGM2102", "replication slots", azure="603105", online=True, remedy="drop stale slots, or raise max_replication_slots; restart")
+@check(
+    "PGM2102",
+    "replication slots",
+    who=SERVER,
+    restart=True,
+    azure="603105",
+    online=True,
+    remedy="drop stale slots, or raise max_replication_slots; restart",
+)
 def replication_slots(ctx: Context) -> t.Iterator[Issue]:
     """One replication slot is free for each database; slots that nobody reads are named (R17, B1)."""
     limit, usage, databases = _number(ctx, "max_replication_slots"), _usage(ctx), max(1, len(ctx.databases))
@@ -78,12 +94,14 @@ def replication_slots(ctx: Context) -> t.Iterator[Issue]:
             f"If nobody needs it: SELECT pg_drop_replication_slot({quote_literal(usage.stale[0])});",
             object=",".join(usage.stale),
             data=data,
+            who=SUPERUSER,
+            restart=False,
         )
     else:
         yield ok(text.rstrip("."), data=data)
 
 
-@check("PGM2103", "wal senders", azure="603106", online=True, remedy="raise max_wal_senders; restart")
+@check("PGM2103", "wal senders", who=SERVER, restart=True, azure="603106", online=True, remedy="raise max_wal_senders; restart")
 def wal_senders(ctx: Context) -> t.Iterator[Issue]:
     """``max_wal_senders`` is at least the slots needed plus the senders in use (R19)."""
     limit, usage, databases = _number(ctx, "max_wal_senders"), _usage(ctx), max(1, len(ctx.databases))
@@ -102,7 +120,7 @@ def wal_senders(ctx: Context) -> t.Iterator[Issue]:
         yield ok(text)
 
 
-@check("PGM2104", "wal_sender_timeout", online=True, worst="Warning", remedy="wal_sender_timeout = 0 or 60s; reload")
+@check("PGM2104", "wal_sender_timeout", who=SERVER, online=True, worst="Warning", remedy="wal_sender_timeout = 0 or 60s; reload")
 def wal_sender_timeout(ctx: Context) -> t.Iterator[Issue]:
     """``wal_sender_timeout`` leaves the receiver time for a pause; 0 switches it off and is right as well (R20)."""
     found = _cdc(ctx)["wal_sender_timeout"]
@@ -135,7 +153,15 @@ def replication_right(ctx: Context) -> t.Iterator[Issue]:
     )
 
 
-@check("PGM2106", "output plugin", scope="database", online=True, remedy="install the plugin, or changes.plugin: pgoutput", order=-3)
+@check(
+    "PGM2106",
+    "output plugin",
+    who=SERVER,
+    scope="database",
+    online=True,
+    remedy="install the plugin, or changes.plugin: pgoutput",
+    order=-3,
+)
 def output_plugin(ctx: Context) -> t.Iterator[Issue]:
     """An output plugin works, proven by a temporary slot that is gone afterwards (R14)."""
     if LEVELS.get(_cdc(ctx)["wal_level"].value, 0) < LEVELS["logical"]:
@@ -196,7 +222,7 @@ def read_only(ctx: Context) -> t.Iterator[Issue]:
         yield ok("off")
 
 
-@check("PGM2109", "source is primary", remedy="migrate from the primary")
+@check("PGM2109", "source is primary", who=PLAYBOOK, remedy="migrate from the primary")
 def is_primary(ctx: Context) -> t.Iterator[Issue]:
     """The source is a primary server: a standby cannot be fenced, nor be published from."""
     if one(ctx.session("source"), "SELECT pg_catalog.pg_is_in_recovery()"):
@@ -205,7 +231,9 @@ def is_primary(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
 
 
-@check("PGM2110", "WAL kept for slots", online=True, worst="Warning", remedy="max_slot_wal_keep_size = -1, or large enough; reload")
+@check(
+    "PGM2110", "WAL kept for slots", who=SERVER, online=True, worst="Warning", remedy="max_slot_wal_keep_size = -1, or large enough; reload"
+)
 def slot_wal_keep(ctx: Context) -> t.Iterator[Issue]:
     """No limit invalidates our slot while the data is copied (``max_slot_wal_keep_size``, ``idle_replication_slot_timeout``)."""
     settings = ctx.settings("source")
@@ -269,7 +297,14 @@ def long_transactions(ctx: Context) -> t.Iterator[Issue]:
     )
 
 
-@check("PGM2115", "TRUNCATE in the stream", online=True, worst="Warning", remedy="no TRUNCATE, VACUUM FULL or CLUSTER until the cutover")
+@check(
+    "PGM2115",
+    "TRUNCATE in the stream",
+    who=PLAYBOOK,
+    online=True,
+    worst="Warning",
+    remedy="no TRUNCATE, VACUUM FULL or CLUSTER until the cutover",
+)
 def truncate_is_streamed(ctx: Context) -> t.Iterator[Issue]:
     """The source tells of TRUNCATE; before version 11 logical decoding does not."""
     version = ctx.session("source").info.server_version
@@ -281,7 +316,14 @@ def truncate_is_streamed(ctx: Context) -> t.Iterator[Issue]:
         yield ok("TRUNCATE is streamed.")
 
 
-@check("PGM2114", "failover slot", online=True, worst="Warning", remedy="changes.failover_slot: false, or a source of version 17 or later")
+@check(
+    "PGM2114",
+    "failover slot",
+    who=PLAYBOOK,
+    online=True,
+    worst="Warning",
+    remedy="changes.failover_slot: false, or a source of version 17 or later",
+)
 def failover_slot(ctx: Context) -> t.Iterator[Issue]:
     """Where a slot is wanted that the source's standbys keep, the source can make one (17 and later)."""
     if not ctx.spec.changes.failover_slot:
@@ -295,7 +337,7 @@ def failover_slot(ctx: Context) -> t.Iterator[Issue]:
         yield ok("the standbys need sync_replication_slots = on, and the primary synchronized_standby_slots")
 
 
-@check("PGM2113", "age of transaction ids", worst="Warning", remedy="VACUUM FREEZE before the migration")
+@check("PGM2113", "age of transaction ids", who=OWNER, worst="Warning", remedy="VACUUM FREEZE before the migration")
 def transaction_age(ctx: Context) -> t.Iterator[Issue]:
     """No database is near the wraparound of transaction ids: a long copy and its slot keep VACUUM from freezing."""
     query = "SELECT datname::text, pg_catalog.age(datfrozenxid) FROM pg_database WHERE datname = ANY(%s) ORDER BY 2 DESC"

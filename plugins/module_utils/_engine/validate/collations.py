@@ -12,7 +12,7 @@ from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
 from .context import Context
-from .registry import SHOWN, Issue, check, fail, names, ok, statements, warn
+from .registry import OWNER, PLAYBOOK, SERVER, SHOWN, Issue, check, fail, names, ok, statements, warn
 
 ALWAYS = frozenset({"C", "POSIX"})
 DEFAULT = 100
@@ -57,6 +57,7 @@ def _target_collations(ctx: Context) -> set[tuple[str, str, str]]:
 @check(
     "PGM2411",
     "database collation",
+    who=SERVER,
     azure="603401",
     scope="database",
     side="target",
@@ -89,7 +90,15 @@ def database_collation(ctx: Context) -> t.Iterator[Issue]:
             fix = (
                 "Make the database on the source anew with a locale that the target has (SELECT collname FROM pg_collation on the target)."
             )
-        yield fail(f"locale(s) that the target lacks: {names(missing)}", fix, object=",".join(missing), data=mine)
+        managed = ctx.profile("target").managed
+        yield fail(
+            f"locale(s) that the target lacks: {names(missing)}",
+            fix,
+            object=",".join(missing),
+            data=mine,
+            who=OWNER if managed else "",
+            restart=not managed,
+        )
     else:
         yield ok(shown, data=mine)
 
@@ -97,6 +106,7 @@ def database_collation(ctx: Context) -> t.Iterator[Issue]:
 @check(
     "PGM2412",
     "column collations",
+    who=SERVER,
     azure="603402",
     scope="database",
     side="target",
@@ -140,6 +150,7 @@ def column_collations(ctx: Context) -> t.Iterator[Issue]:
 @check(
     "PGM2413",
     "user-defined collations",
+    who=OWNER,
     azure="603403",
     scope="database",
     needs=("source", "target"),
@@ -170,6 +181,7 @@ def own_collations(ctx: Context) -> t.Iterator[Issue]:
 @check(
     "PGM2414",
     "encoding",
+    who=PLAYBOOK,
     scope="database",
     side="target",
     needs=("source", "target"),
@@ -199,6 +211,7 @@ def encoding(ctx: Context) -> t.Iterator[Issue]:
 @check(
     "PGM2415",
     "collation versions",
+    who=OWNER,
     scope="database",
     worst="Warning",
     remedy="REINDEX INDEX of those named, then REFRESH COLLATION VERSION",

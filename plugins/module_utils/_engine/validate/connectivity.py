@@ -9,7 +9,7 @@ import typing as t
 
 from ..errors import ConnectionFailed
 from .context import Context, one
-from .registry import Issue, check, fail, ok, warn
+from .registry import PLAYBOOK, Issue, check, fail, ok, warn
 
 AZURE_CODES = {"dns": "603000", "tcp": "603000", "tls": "603001", "authentication": "603100", "hba": "603100"}
 WORDS = {
@@ -68,6 +68,7 @@ def _connect(ctx: Context, side: str) -> Issue:
 @check(
     "PGM2003",
     "different servers",
+    who=PLAYBOOK,
     side="target",
     needs=("source", "target"),
     remedy="give the target's own address",

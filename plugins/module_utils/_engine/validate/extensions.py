@@ -10,7 +10,7 @@ import typing as t
 from ..postgres.identifiers import quote_ident
 from ..postgres.profiles import PRELOADED, REFUSES_WITHOUT_PRELOAD
 from .context import Context, Extension
-from .registry import Issue, check, fail, names, ok, warn
+from .registry import ADMINISTRATOR, OWNER, PLAYBOOK, SERVER, Issue, check, fail, names, ok, warn
 
 BUILT_IN = frozenset({"plpgsql"})
 CANNOT_STREAM = frozenset({"timescaledb"})
@@ -63,6 +63,7 @@ def ready_value(present: str, missing: t.Iterable[str]) -> str:
 @check(
     "PGM2401",
     "extensions available",
+    who=OWNER,
     azure="603108",
     scope="database",
     side="target",
@@ -94,6 +95,7 @@ def available(ctx: Context) -> t.Iterator[Issue]:
 @check(
     "PGM2402",
     "extensions allowed",
+    who=SERVER,
     azure="603108",
     scope="database",
     side="target",
@@ -129,6 +131,8 @@ def allowed(ctx: Context) -> t.Iterator[Issue]:
 @check(
     "PGM2403",
     "preloaded libraries",
+    who=SERVER,
+    restart=True,
     azure="603109",
     scope="database",
     side="target",
@@ -148,6 +152,8 @@ def preloaded(ctx: Context) -> t.Iterator[Issue]:
             f"shared_preload_libraries of the target cannot be read; it must hold {names(wanted)}",
             f"As the server's administrator: GRANT pg_read_all_settings TO {quote_ident(ctx.user('target'))}; no restart.",
             object=",".join(wanted),
+            who=ADMINISTRATOR,
+            restart=False,
         )
         return
     have = {w.lower().rsplit("/", 1)[-1].removesuffix(".so") for w in words(present)}
@@ -175,6 +181,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 @check(
     "PGM2404",
     "extension versions",
+    who=PLAYBOOK,
     scope="database",
     side="target",
     needs=("source", "target"),
@@ -207,6 +214,7 @@ def versions(ctx: Context) -> t.Iterator[Issue]:
 @check(
     "PGM2407",
     "extensions that ended",
+    who=OWNER,
     azure="603408",
     scope="database",
     side="target",
@@ -271,7 +279,15 @@ def _raster_columns(ctx: Context) -> list[str]:
     return ctx.once("raster", make=lambda: [row[0] for row in ctx.source.execute(query).fetchall()])
 
 
-@check("PGM2405", "extensions in pg_catalog", azure="603407", scope="database", worst="Warning", remedy="create them in another schema")
+@check(
+    "PGM2405",
+    "extensions in pg_catalog",
+    who=OWNER,
+    azure="603407",
+    scope="database",
+    worst="Warning",
+    remedy="create them in another schema",
+)
 def in_system_schema(ctx: Context) -> t.Iterator[Issue]:
     """No extension stands in a system schema of the source, where the target's user may not create it."""
     found = [
@@ -290,7 +306,7 @@ def in_system_schema(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
 
 
-@check("PGM2406", "extensions that need care", azure="603405", scope="database", remedy="offline mode, or hands")
+@check("PGM2406", "extensions that need care", who=PLAYBOOK, azure="603405", scope="database", remedy="offline mode, or hands")
 def needs_care(ctx: Context) -> t.Iterator[Issue]:
     """Extensions that cannot be streamed, or that need hands after the move, are told."""
     found = [e.name for e in _used(ctx) if e.name in NEEDS_HANDS]

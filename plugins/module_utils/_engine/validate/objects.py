@@ -14,7 +14,7 @@ from ..postgres.profiles import RESTRICTED_CATALOGS
 from ..source.identity import tables_without_identity
 from ..source.plugin import AS_STRING
 from .context import Context, one
-from .registry import Issue, check, fail, names, ok, statements, warn
+from .registry import ADMINISTRATOR, OWNER, PLAYBOOK, SERVER, Issue, check, fail, names, ok, statements, warn
 
 NEAR_END = 0.9
 """Share of a sequence's range past which it is reported."""
@@ -25,6 +25,7 @@ SCAN_TIMEOUT = "120s"
 @check(
     "PGM2301",
     "replica identity",
+    who=OWNER,
     scope="database",
     online=True,
     remedy="ALTER TABLE ... REPLICA IDENTITY, or changes.replica_identity: set_full or exclude",
@@ -68,7 +69,14 @@ def _relations(ctx: Context, condition: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-@check("PGM2302", "unlogged tables", scope="database", worst="Warning", remedy="none if they are small; else ALTER TABLE ... SET LOGGED")
+@check(
+    "PGM2302",
+    "unlogged tables",
+    who=OWNER,
+    scope="database",
+    worst="Warning",
+    remedy="none if they are small; else ALTER TABLE ... SET LOGGED",
+)
 def unlogged(ctx: Context) -> t.Iterator[Issue]:
     """Unlogged tables leave no trace in the WAL: their changes cannot be streamed (B15)."""
     found = _relations(ctx, f"c.relkind = 'r' AND c.relpersistence = 'u' AND {USER_SCHEMAS}")
@@ -94,7 +102,14 @@ def _quoted(label: str) -> str:
     return quote_qualified(schema, name)
 
 
-@check("PGM2303", "foreign tables", scope="database", worst="Warning", remedy="give the target access to the foreign servers")
+@check(
+    "PGM2303",
+    "foreign tables",
+    who=ADMINISTRATOR,
+    scope="database",
+    worst="Warning",
+    remedy="give the target access to the foreign servers",
+)
 def foreign_tables(ctx: Context) -> t.Iterator[Issue]:
     """Foreign tables move as definitions: the target must reach their servers, and passwords of user mappings may not be readable."""
     found = _relations(ctx, f"c.relkind = 'f' AND {USER_SCHEMAS}")
@@ -112,7 +127,7 @@ def foreign_tables(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
 
 
-@check("PGM2304", "temporary tables", scope="database", worst="Warning", remedy="none: they end with their sessions")
+@check("PGM2304", "temporary tables", who=PLAYBOOK, scope="database", worst="Warning", remedy="none: they end with their sessions")
 def temporary(ctx: Context) -> t.Iterator[Issue]:
     """Temporary tables belong to sessions: they do not move, and their sessions end at the cutover."""
     found = _relations(ctx, "c.relkind = 'r' AND c.relpersistence = 't'")
@@ -126,7 +141,9 @@ def temporary(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
 
 
-@check("PGM2305", "large objects", scope="database", worst="Warning", remedy="stop changing large objects, or move them into bytea")
+@check(
+    "PGM2305", "large objects", who=OWNER, scope="database", worst="Warning", remedy="stop changing large objects, or move them into bytea"
+)
 def large_objects(ctx: Context) -> t.Iterator[Issue]:
     """Large objects are copied; their changes are not in the stream of any output plugin (B15)."""
     count = int(one(ctx.source, "SELECT count(*) FROM pg_largeobject_metadata"))
@@ -141,7 +158,13 @@ def large_objects(ctx: Context) -> t.Iterator[Issue]:
 
 
 @check(
-    "PGM2306", "tables WITH OIDS", azure="603404", scope="database", needs=("source", "target"), remedy="ALTER TABLE ... SET WITHOUT OIDS"
+    "PGM2306",
+    "tables WITH OIDS",
+    who=OWNER,
+    azure="603404",
+    scope="database",
+    needs=("source", "target"),
+    remedy="ALTER TABLE ... SET WITHOUT OIDS",
 )
 def with_oids(ctx: Context) -> t.Iterator[Issue]:
     """No table was made WITH OIDS, where the target is 12 or later."""
@@ -165,7 +188,13 @@ def not_of_extension(catalog: str, alias: str) -> str:
 
 
 @check(
-    "PGM2307", "user-defined casts", azure="603409", scope="database", worst="Warning", remedy="see that the target's user may create casts"
+    "PGM2307",
+    "user-defined casts",
+    who=ADMINISTRATOR,
+    azure="603409",
+    scope="database",
+    worst="Warning",
+    remedy="see that the target's user may create casts",
 )
 def casts(ctx: Context) -> t.Iterator[Issue]:
     """Casts need the ownership of a type: one between built-in types needs a superuser on the target."""
@@ -209,7 +238,9 @@ def languages(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
 
 
-@check("PGM2309", "C functions", scope="database", needs=("source",), remedy="an extension that the target offers, or DROP FUNCTION")
+@check(
+    "PGM2309", "C functions", who=OWNER, scope="database", needs=("source",), remedy="an extension that the target offers, or DROP FUNCTION"
+)
 def c_functions(ctx: Context) -> t.Iterator[Issue]:
     """No function in C or of the server's inside stands outside an extension: only a superuser can create such."""
     rows = ctx.source.execute(
@@ -244,7 +275,7 @@ def catalog_grants(ctx: Context) -> t.Iterator[Issue]:
     yield issue(text, fix, object=rows[0][0])
 
 
-@check("PGM2311", "event triggers", scope="database", worst="Warning", remedy="create them on the target by hand")
+@check("PGM2311", "event triggers", who=ADMINISTRATOR, scope="database", worst="Warning", remedy="create them on the target by hand")
 def event_triggers(ctx: Context) -> t.Iterator[Issue]:
     """Event triggers need a superuser: they are not brought over."""
     rows = ctx.source.execute(
@@ -253,7 +284,9 @@ def event_triggers(ctx: Context) -> t.Iterator[Issue]:
     yield _dropped("event trigger", [row[0] for row in rows], "CREATE EVENT TRIGGER") if rows else ok()
 
 
-@check("PGM2312", "publications", scope="database", worst="Warning", remedy="create them on the target after the cutover")
+@check(
+    "PGM2312", "publications", who=ADMINISTRATOR, scope="database", worst="Warning", remedy="create them on the target after the cutover"
+)
 def publications(ctx: Context) -> t.Iterator[Issue]:
     """Publications of others are not brought over: their subscribers must be pointed to the target by hand."""
     if ctx.version("source") < 100000:
@@ -263,7 +296,9 @@ def publications(ctx: Context) -> t.Iterator[Issue]:
     yield _dropped("publication", [row[0] for row in rows], "CREATE PUBLICATION") if rows else ok()
 
 
-@check("PGM2313", "subscriptions", scope="database", worst="Warning", remedy="create them on the target after the cutover")
+@check(
+    "PGM2313", "subscriptions", who=ADMINISTRATOR, scope="database", worst="Warning", remedy="create them on the target after the cutover"
+)
 def subscriptions(ctx: Context) -> t.Iterator[Issue]:
     """Subscriptions are not brought over: two servers would read one slot."""
     if ctx.version("source") < 100000:
@@ -281,7 +316,15 @@ def _dropped(kind: str, found: list[str], statement: str) -> Issue:
     return warn(text, f"After the cutover, on the target: {statement} ... where it is still needed.", object=found[0], data=found)
 
 
-@check("PGM2314", "triggers that fire always", scope="database", online=True, worst="Warning", remedy="ALTER TABLE ... ENABLE TRIGGER")
+@check(
+    "PGM2314",
+    "triggers that fire always",
+    who=OWNER,
+    scope="database",
+    online=True,
+    worst="Warning",
+    remedy="ALTER TABLE ... ENABLE TRIGGER",
+)
 def always_triggers(ctx: Context) -> t.Iterator[Issue]:
     """Triggers and rules set to ENABLE ALWAYS or REPLICA would fire while changes are applied: they rest on the target till the cutover."""
     rows = ctx.source.execute(
@@ -304,6 +347,7 @@ def always_triggers(ctx: Context) -> t.Iterator[Issue]:
 @check(
     "PGM2315",
     "sequences near their end",
+    who=OWNER,
     scope="database",
     worst="Warning",
     remedy="ALTER SEQUENCE ... AS bigint, ALTER COLUMN ... TYPE bigint",
@@ -333,7 +377,9 @@ def sequences(ctx: Context) -> t.Iterator[Issue]:
         yield ok()
 
 
-@check("PGM2316", "NaN and Infinity", scope="database", online=True, remedy="changes.plugin: auto or pgoutput, or wal2json 2.6")
+@check(
+    "PGM2316", "NaN and Infinity", who=PLAYBOOK, scope="database", online=True, remedy="changes.plugin: auto or pgoutput, or wal2json 2.6"
+)
 def not_a_number(ctx: Context) -> t.Iterator[Issue]:
     """Where wal2json cannot write numbers as strings (before 2.6), no column holds NaN or Infinity, which it would turn into NULL."""
     choice = ctx.plugin()
@@ -372,7 +418,7 @@ def not_a_number(ctx: Context) -> t.Iterator[Issue]:
         yield ok("no such column")
 
 
-@check("PGM2317", "lock table", worst="Warning", remedy="max_locks_per_transaction; restart", order=10)
+@check("PGM2317", "lock table", who=SERVER, restart=True, worst="Warning", remedy="max_locks_per_transaction; restart", order=10)
 def lock_table(ctx: Context) -> t.Iterator[Issue]:
     """The source's lock table holds a dump: ``max_locks_per_transaction`` x connections is more than tables and indexes (B6)."""
     settings = ctx.settings("source")

@@ -10,7 +10,7 @@ import typing as t
 from ..postgres.profiles import Profile
 from ..source.settings import Setting, parse_quantity
 from .context import Context
-from .registry import Issue, check, names, ok, warn
+from .registry import SERVER, Issue, check, names, ok, warn
 
 SIZE = frozenset(
     {
@@ -187,6 +187,7 @@ def _equal(one: Setting, other: Setting) -> bool:
 @check(
     "PGM2510",
     "server parameters",
+    who=SERVER,
     side="target",
     needs=("source", "target"),
     worst="Warning",
@@ -213,7 +214,7 @@ def differences(ctx: Context) -> t.Iterator[Issue]:
     restart = [d.name for d in found if d.restart and d.settable]
     fix = f"Where wanted, as {ctx.profile('target').who} of the target: {first.command}; ..." if first else ""
     fix += f" Restart needed for {names(restart)}." if restart else " No restart."
-    yield warn("; ".join(parts), fix, object=found[0].name, data=[d.to_dict() for d in found])
+    yield warn("; ".join(parts), fix, object=found[0].name, data=[d.to_dict() for d in found], restart=bool(restart))
 
 
 def _unit(difference: Difference) -> str:

@@ -90,7 +90,8 @@ class Report:
         }
 
     def table(self) -> list[str]:
-        """Lines for people: the connections and whatever is not as it should be, with code, message and fix; the rest is a number,
+        """Lines for people: the connections and whatever is not as it should be, with code, message, fix, who may
+        run it and whether a restart follows; the rest is a number,
         and named in the files."""
         shown = [f for f in self.findings if f.severity != SUCCEEDED or f.check.startswith("connectivity")]
         rows: list[tuple[str, str, str, str]] = []
@@ -103,7 +104,7 @@ class Report:
             words = [word.ljust(width) for word, width in zip(row[:3], widths, strict=True)]
             lines.append("  ".join([*words, row[3]]).rstrip())
             if finding.severity != SUCCEEDED and finding.fix:
-                lines.append(" " * (sum(widths) + 6) + "Fix: " + finding.fix)
+                lines.append(" " * (sum(widths) + 6) + f"Fix ({_duty(finding)}): {finding.fix}")
         if len(shown) < len(self.findings):
             lines.append(f"{len(self.findings) - len(shown)} further checks Succeeded")
         lines.append(f"Overall  {self.summary()}" + ("  canceled" if self.canceled else ""))
@@ -161,11 +162,17 @@ def _section(title: str, findings: t.Sequence[Finding]) -> str:
     rows = []
     for f in findings:
         code = html.escape(f.code + (f" / {f.azure_code}" if f.azure_code else ""))
-        fix = f"<code>{html.escape(f.fix)}</code>" if f.fix and f.severity != SUCCEEDED else ""
+        duty = f"<br><small>{html.escape(_duty(f))}</small>"
+        fix = f"<code>{html.escape(f.fix)}</code>{duty}" if f.fix and f.severity != SUCCEEDED else ""
         state = f'<td class="state {f.severity}">{f.severity}</td>'
         rows.append(f"<tr>{state}<td>{html.escape(f.check)}</td><td><small>{code}</small></td><td>{html.escape(f.message)}{fix}</td></tr>")
     head = "<tr><th>State</th><th>Check</th><th>Code</th><th>What was seen</th></tr>"
     return f"<h2>{html.escape(title)} <small>{_worst(findings)}</small></h2><table>{head}{''.join(rows)}</table>\n"
+
+
+def _duty(finding: Finding) -> str:
+    """Who may run the fix, and whether the server must be restarted for it."""
+    return finding.who + ("; restart" if finding.restart else "; no restart")
 
 
 def _worst(findings: t.Iterable[Finding]) -> str:

@@ -12,12 +12,21 @@ from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
 from .context import Context, one
-from .registry import Issue, check, fail, names, ok, statements, warn
+from .registry import OWNER, PLAYBOOK, Issue, check, fail, names, ok, statements, warn
 
 EXISTS = "SELECT true FROM pg_database WHERE datname = %s"
 
 
-@check("PGM2201", "database on source", azure="603102", scope="database", needs=(), remedy="correct pg_migration.databases", order=-5)
+@check(
+    "PGM2201",
+    "database on source",
+    who=PLAYBOOK,
+    azure="603102",
+    scope="database",
+    needs=(),
+    remedy="correct pg_migration.databases",
+    order=-5,
+)
 def database_on_source(ctx: Context) -> t.Iterator[Issue]:
     """The database exists on the source and the migration user may connect to it."""
     if not one(ctx.session("source"), EXISTS, [ctx.database]):
@@ -31,7 +40,8 @@ def database_on_source(ctx: Context) -> t.Iterator[Issue]:
         conn = ctx.source
     except ConnectionFailed as exc:
         fix = f"As its owner: GRANT CONNECT ON DATABASE {quote_ident(ctx.database)} TO {quote_ident(ctx.user('source'))}; no restart."
-        yield fail(exc.message, fix if exc.sqlstate == "42501" or "permission" in exc.message else exc.hint, object=ctx.database)
+        denied = exc.sqlstate == "42501" or "permission" in exc.message
+        yield fail(exc.message, fix if denied else exc.hint, object=ctx.database, who=OWNER if denied else "")
         return
     size = int(one(conn, "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())"))
     yield ok(f"{size / 2**20:.1f} MB", object=ctx.database, data={"bytes": size})
@@ -123,12 +133,14 @@ def readable(ctx: Context) -> t.Iterator[Issue]:
         grants += [f"GRANT SELECT ON {quote_qualified(*row)} TO {user}" for row in rows]
         fix = f"As their owner, in {ctx.database}: {statements(grants)} no restart."
     objects = ",".join(schemas or [".".join(row) for row in rows[:5]])
-    yield fail("; ".join(parts), fix, object=objects, data=[*schemas, *(".".join(row) for row in rows)])
+    who = "" if ctx.version("source") >= 140000 else OWNER
+    yield fail("; ".join(parts), fix, object=objects, data=[*schemas, *(".".join(row) for row in rows)], who=who)
 
 
 @check(
     "PGM2204",
     "large objects readable",
+    who=OWNER,
     azure="603110",
     scope="database",
     remedy="GRANT SELECT ON LARGE OBJECT, or a superuser's connection",
@@ -219,6 +231,7 @@ def publish_rights(ctx: Context) -> t.Iterator[Issue]:
             f"{ctx.user('source')} has no CREATE on database {ctx.database}, so no publication can be made",
             f"As its owner: GRANT CREATE ON DATABASE {quote_ident(ctx.database)} TO {user}; no restart.",
             object=ctx.database,
+            who=OWNER,
         )
     rows = conn.execute(
         "SELECT pg_get_userbyid(c.relowner)::text, count(*), min(n.nspname || '.' || c.relname), bool_or(r.rolsuper) FROM pg_class c"

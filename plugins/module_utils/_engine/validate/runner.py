@@ -18,7 +18,7 @@ from ..spec import MigrationSpec
 from . import cdc, collations, connectivity, extensions, objects, parameters, rights, roles, servers, textsearch, wayback
 from .context import Context
 from .databases import resolve_databases
-from .registry import CHECKS, FAILED, SUCCEEDED, WARNING, Check, Finding, Issue, fail, names
+from .registry import CHECKS, FAILED, OPERATOR, PLAYBOOK, SUCCEEDED, WARNING, Check, Finding, Issue, fail, names, responsible
 from .report import Report
 
 ROOMS = (connectivity, servers, cdc, rights, objects, extensions, collations, textsearch, roles, parameters, wayback)
@@ -30,11 +30,17 @@ ON_SOURCE = "PGM2201"
 """The check after which a database of the source is known to be reachable or not."""
 
 OUTSIDE_REGISTRY = {
-    LEFT_OUT: ("left out", "Failed", "repair the finding that is named, then validate again", "Checks that could not run, and why."),
-    SELECTION: ("selected databases", "Failed", "name existing databases, or [all]", "There is something to migrate (R65)."),
-    BROKEN_OFF: ("check broken off", "Warning", "see the message", "A check that the server refused or cut short."),
+    LEFT_OUT: (
+        "left out",
+        "Failed",
+        "repair the finding that is named, then validate again",
+        PLAYBOOK,
+        "Checks that could not run, and why.",
+    ),
+    SELECTION: ("selected databases", "Failed", "name existing databases, or [all]", PLAYBOOK, "There is something to migrate (R65)."),
+    BROKEN_OFF: ("check broken off", "Warning", "see the message", OPERATOR, "A check that the server refused or cut short."),
 }
-"""Findings that are no check's own: name, severity, remedy, purpose."""
+"""Findings that are no check's own: name, severity, remedy, who may run it, purpose."""
 
 Reporter = t.Callable[[dict[str, t.Any]], None]
 
@@ -161,7 +167,7 @@ class _Run:
             severity = WARNING if state in ("42501", "57014") else FAILED
             shown = f" (SQLSTATE {state})" if state else ""
             hint = getattr(exc, "hint", "") or "Repair what the server says, then validate again."
-            issues = [Issue(severity, f"could not be checked ({BROKEN_OFF}): {text}{shown}", hint)]
+            issues = [Issue(severity, f"could not be checked ({BROKEN_OFF}): {text}{shown}", hint, restart=False)]
         seconds = time.monotonic() - begun
         for issue in issues or [Issue(SUCCEEDED, "")]:
             self.add(check, issue, seconds)
@@ -170,10 +176,13 @@ class _Run:
     def add(self, check: Check, issue: Issue, seconds: float) -> None:
         """Put what a check yielded into the report."""
         azure = issue.azure_code or (check.azure_code if " " not in check.azure_code else "")
+        broken = issue.severity != SUCCEEDED
+        managed = check.side != "runtime" and self.context.profile(check.side).managed
+        who = responsible(issue.who or check.who, check.side, managed)
         self._keep(
             Finding(
                 check.code,
-                azure if issue.severity != SUCCEEDED else "",
+                azure if broken else "",
                 check.scope,
                 check.side,
                 self.context.database,
@@ -184,15 +193,30 @@ class _Run:
                 issue.fix,
                 round(seconds, 3),
                 issue.data,
+                who if broken else "",
+                broken and (check.restart if issue.restart is None else issue.restart),
             )
         )
 
     def add_other(self, code: str, side: str, issue: Issue) -> None:
         """Put a finding into the report that is no check's own."""
-        name, scope = OUTSIDE_REGISTRY[code][0], "database" if self.context.database else "instance"
+        name, dummy, dummy2, who, dummy3 = OUTSIDE_REGISTRY[code]
+        scope = "database" if self.context.database else "instance"
         self._keep(
             Finding(
-                code, "", scope, side, self.context.database, issue.object, name, issue.severity, issue.message, issue.fix, 0.0, issue.data
+                code,
+                "",
+                scope,
+                side,
+                self.context.database,
+                issue.object,
+                name,
+                issue.severity,
+                issue.message,
+                issue.fix,
+                0.0,
+                issue.data,
+                who,
             )
         )
 

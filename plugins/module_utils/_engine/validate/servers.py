@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import MigrationError
 from ..snapshot.tools import find_tools
 from .context import Context, one
-from .registry import Issue, check, fail, ok, warn
+from .registry import PLAYBOOK, SERVER, Issue, check, fail, ok, warn
 
 OLDEST = 90500
 SKEW_SECONDS = 5.0
@@ -47,7 +47,7 @@ def size(number: float) -> str:
     return ""
 
 
-@check("PGM2010", "source version", azure="603400", side="source", remedy="dump and restore with another tool")
+@check("PGM2010", "source version", who=PLAYBOOK, azure="603400", side="source", remedy="dump and restore with another tool")
 def source_version(ctx: Context) -> t.Iterator[Issue]:
     """The source runs PostgreSQL 9.5 or later (R12)."""
     found = ctx.version("source")
@@ -58,7 +58,12 @@ def source_version(ctx: Context) -> t.Iterator[Issue]:
 
 
 @check(
-    "PGM2011", "target version", side="target", needs=("source", "target"), remedy="create a target of the source's major version or later"
+    "PGM2011",
+    "target version",
+    who=PLAYBOOK,
+    side="target",
+    needs=("source", "target"),
+    remedy="create a target of the source's major version or later",
 )
 def target_version(ctx: Context) -> t.Iterator[Issue]:
     """The target's major version is not lower than the source's (R13)."""
@@ -183,7 +188,7 @@ def sizes(ctx: Context) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows}
 
 
-@check("PGM2016", "target storage", side="target", needs=("source", "target"), remedy="storage of 1.25 times the data")
+@check("PGM2016", "target storage", who=SERVER, side="target", needs=("source", "target"), remedy="storage of 1.25 times the data")
 def target_storage(ctx: Context) -> t.Iterator[Issue]:
     """The target has room for 1.25 times the data. Servers do not tell their disk: give target.storage_gb, or compare the figure."""
     total = sum(sizes(ctx).values())

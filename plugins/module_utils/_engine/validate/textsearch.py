@@ -9,11 +9,16 @@ import typing as t
 from ..postgres.identifiers import quote_ident
 from .context import Context
 from .objects import not_of_extension
-from .registry import Issue, check, fail, names, ok, warn
+from .registry import ADMINISTRATOR, Issue, check, fail, names, ok, warn
 
 
 @check(
-    "PGM2318", "text search", scope="database", needs=("source", "target"), remedy="put the files on the target, or DROP TEXT SEARCH ..."
+    "PGM2318",
+    "text search",
+    who=ADMINISTRATOR,
+    scope="database",
+    needs=("source", "target"),
+    remedy="put the files on the target, or DROP TEXT SEARCH ...",
 )
 def text_search(ctx: Context) -> t.Iterator[Issue]:
     """Parsers and templates of text search need a superuser; dictionaries with files of their own need these on the target (B4)."""
