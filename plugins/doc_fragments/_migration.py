@@ -129,7 +129,8 @@ options:
       foreign_tables:
         description:
           - With V(keep), the definitions of foreign tables, their servers and user mappings are migrated. With V(exclude), they are left
-            out by name, and views and functions that need them are too.
+            out by name, and views and functions that need them are too, as is the extension of their wrapper, which the target then need
+            not offer.
         type: str
         choices: [keep, exclude]
         default: keep

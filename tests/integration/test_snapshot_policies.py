@@ -4,17 +4,21 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import SpecificationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import validate
 from ansible_collections.pgops.migration.plugins.module_utils._engine.verify.compare import verify_database
 from ansible_collections.pgops.migration.plugins.module_utils._engine.verify.live import verify_live
 from copylab import Held, assert_equal, copy
-from host import Host
-from pair import PASSWORDS, make_target
+from host import Host, run_whole
+from pair import PASSWORDS, describe, make_azure_target, make_target
 
 UNLOGGED = """
 CREATE TABLE kept (id int PRIMARY KEY, what text); INSERT INTO kept VALUES (1, 'a');
@@ -158,11 +162,42 @@ def test_foreign_tables(policy, source, target, source_database, spec_factory, t
             "user mapping",
             "view public.from_far",
             "wrapper homemade",
+            "extension postgres_fdw",
         ):
             assert name in notes, (name, notes)
         assert "not to be known" not in notes
         assert target.execute("SELECT i FROM parted UNION ALL SELECT i FROM near ORDER BY 1", source_database) == [(1,), (3,)]
     assert verified.equal
+
+
+def test_a_target_without_the_wrapper(source: lab.Server, source_database: str, tmp_path: Path) -> None:
+    """Its administrator may not create postgres_fdw: the migration goes through all the same, validation included, and tells what it
+    left out. dblink, which has a wrapper too, is used by its functions and stays asked for."""
+    host, azure = Host(tmp_path), make_azure_target(extensions="citext")
+    try:
+        more = "ALTER TABLE parted_near REPLICA IDENTITY FULL; GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO PUBLIC;"
+        source.execute(FOREIGN + more + "CREATE EXTENSION dblink", source_database)
+        ends = {"source": {"user": source.superuser, "password": source.superuser_password}, "target": {"type": "azure_flexible"}}
+
+        def missing(policy: str) -> str:
+            spec = MigrationSpec.from_dict(describe(source, azure, "unwrapped", [source_database], copy={"foreign_tables": policy}, **ends))
+            return {f.code: f for f in validate(spec).problems()}["PGM2402"].data["missing"]
+
+        assert missing("keep") == ["dblink", "postgres_fdw"] and missing("exclude") == ["dblink"]
+        source.execute("DROP EXTENSION dblink", source_database)
+        chosen = describe(source, azure, "unwrapped", [source_database], copy={"foreign_tables": "exclude"}, **ends)
+        spec = MigrationSpec.from_dict(chosen)
+        assert "PGM2402" not in {f.code for f in validate(spec).problems()}
+        status = run_whole(host, spec)
+        told = json.dumps(status)
+        for name in ("extension postgres_fdw", "server away", "foreign table public.far", "user mapping", "wrapper homemade"):
+            assert name in told, (name, status)
+        left = "SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' UNION ALL SELECT srvname::text FROM pg_foreign_server"
+        assert azure.execute(left, source_database) == []
+        assert azure.execute("SELECT i FROM parted UNION ALL SELECT i FROM near ORDER BY 1", source_database) == [(1,), (3,)]
+    finally:
+        host.close()
+        azure.drop()
 
 
 @pytest.mark.parametrize("option", ["unlogged_tables", "foreign_tables"])

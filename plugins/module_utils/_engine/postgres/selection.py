@@ -69,6 +69,41 @@ class Selection:
         return self.table(table.schema, table.name) or (above is not None and self._with_parents(above, known, parents))
 
 
+_WRAPPERS = """
+    WITH member AS (SELECT refobjid AS extension, classid, objid FROM pg_depend
+                     WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e')
+    SELECT e.oid::bigint, e.extname::text, w.fdwname::text
+      FROM pg_extension e JOIN member m ON m.extension = e.oid AND m.classid = 'pg_foreign_data_wrapper'::regclass
+      JOIN pg_foreign_data_wrapper w ON w.oid = m.objid
+     WHERE w.fdwhandler <> 0
+       AND NOT EXISTS (SELECT FROM member o WHERE o.extension = e.oid
+                          AND o.classid NOT IN ('pg_foreign_data_wrapper'::regclass, 'pg_proc'::regclass))
+       AND NOT EXISTS (SELECT FROM pg_depend r WHERE r.classid = 'pg_extension'::regclass
+                          AND r.refclassid = 'pg_extension'::regclass AND r.refobjid = e.oid)
+       AND NOT EXISTS (SELECT FROM member f JOIN pg_depend u ON u.refclassid = f.classid AND u.refobjid = f.objid
+                        WHERE f.extension = e.oid AND f.classid = 'pg_proc'::regclass
+                          AND u.classid <> 'pg_foreign_data_wrapper'::regclass)
+     ORDER BY 2, 3"""
+
+
+@dataclasses.dataclass(frozen=True)
+class WrapperExtension:
+    """An extension that is there for foreign tables alone, with its OID and one of its foreign data wrappers."""
+
+    oid: int
+    name: str
+    wrapper: str
+
+
+def read_wrapper_extensions(conn: t.Any) -> list[WrapperExtension]:
+    """Extensions that nothing needs once the foreign tables are gone, such as ``postgres_fdw``; one row for each wrapper.
+
+    An extension with types or tables of its own, without a handler (``dblink`` is used by its functions), or whose functions another
+    object or extension needs, is none of them.
+    """
+    return [WrapperExtension(*row) for row in conn.execute(_WRAPPERS)]
+
+
 def read_parents(conn: t.Any) -> dict[int, int]:
     """OID of each partition and inheritance child to that of its (first) parent."""
     return {int(child): int(parent) for child, parent in conn.execute("SELECT inhrelid, inhparent FROM pg_inherits ORDER BY inhseqno DESC")}

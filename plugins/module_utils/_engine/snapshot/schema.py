@@ -211,6 +211,8 @@ class SchemaCopy:
     def _check_extensions(self) -> None:
         """Refuse extensions that the target cannot have, and say where versions differ."""
         needed = dict(self._source.execute("SELECT extname::text, extversion FROM pg_extension WHERE extname <> 'plpgsql'").fetchall())
+        for one in self._selected.wrappers:
+            needed.pop(one.name, None)
         available = dict(self._target.execute("SELECT name::text, default_version FROM pg_available_extensions").fetchall())
         absent = sorted(set(needed) - set(available))
         if absent:

@@ -16,7 +16,7 @@ from ..errors import CopyError
 from ..postgres.catalog import USER_SCHEMAS, Table
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
-from ..postgres.selection import Selection, chosen_tables
+from ..postgres.selection import Selection, WrapperExtension, chosen_tables, read_wrapper_extensions
 from .archive import Entry
 
 LEFT_OUT = {
@@ -33,6 +33,9 @@ LEFT_OUT = {
 
 BY_PG_DUMP = ("pg_namespace", "pg_type", "pg_default_acl", "pg_publication_rel", "pg_publication_namespace")
 """What pg_dump leaves out by itself, or the target gets in no case."""
+
+PG_EXTENSION = 3079
+"""OID of the catalog, the same in every version (pg_extension.h)."""
 
 _DEPENDENTS = """
     WITH RECURSIVE gone(classid, objid) AS (
@@ -68,12 +71,13 @@ _DEPENDENTS = """
 @dataclasses.dataclass(frozen=True)
 class Selected:
     """The chosen tables, pg_dump's arguments that leave the others out, what else goes (catalog and OID, and its
-    description), and what of foreign servers is left out as asked."""
+    description), what of foreign servers is left out as asked, and the extensions that go with them."""
 
     tables: tuple[Table, ...]
     arguments: tuple[str, ...]
     dropped: dict[tuple[int, int], str]
     foreign: tuple[str, ...] = ()
+    wrappers: tuple[WrapperExtension, ...] = ()
 
     def keeps(self, entry: Entry, names: t.Collection[str]) -> bool:
         """Does the target get ``entry``? ``names``: of :meth:`names_dropped`, for comments and grants, which have no OID."""
@@ -87,7 +91,7 @@ class Selected:
     def names_dropped(self, entries: t.Iterable[Entry]) -> set[str]:
         """How comments and grants speak of the entries that are dropped: ``schema KIND name``, ``schema KIND name ON table``, and
         ``schema COLUMN name.`` as the beginning of a view's columns."""
-        found = set()
+        found = {f"- FOREIGN DATA WRAPPER {one.wrapper}" for one in self.wrappers}  # granted on, though an extension brings it
         for entry in entries:
             if (entry.catalog, entry.oid) not in self.dropped:
                 continue
@@ -130,10 +134,12 @@ def select(conn: psycopg.Connection[t.Any], selection: Selection, tables: t.Sequ
     ours = {table.oid: table.label for table in chosen}
     dropped = _dependents(conn, [oid for oid, dummy, dummy2 in others], schemas, {oid for oid, dummy, dummy2 in others}, ours)
     foreign = {} if selection.foreign else _foreign(conn)
+    wrappers = () if selection.foreign else tuple(read_wrapper_extensions(conn))
+    foreign.update({(PG_EXTENSION, one.oid): f"extension {one.name}" for one in wrappers})
     dropped.update(dict.fromkeys((key for key in foreign if key[0]), ""))
     arguments = [f"--exclude-schema={quote_ident(name)}" for name in schemas]
     arguments += [f"--exclude-table={quote_ident(s)}.{quote_ident(n)}" for dummy, s, n in others if s not in schemas]
-    return Selected(tuple(chosen), tuple(arguments), dropped, tuple(foreign.values()))
+    return Selected(tuple(chosen), tuple(arguments), dropped, tuple(foreign.values()), wrappers)
 
 
 def _foreign(conn: psycopg.Connection[t.Any]) -> dict[tuple[int, int], str]:

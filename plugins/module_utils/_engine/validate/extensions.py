@@ -9,6 +9,7 @@ import typing as t
 
 from ..postgres.identifiers import quote_ident
 from ..postgres.profiles import PRELOADED, REFUSES_WITHOUT_PRELOAD
+from ..postgres.selection import read_wrapper_extensions
 from .context import Context, Extension
 from .registry import ADMINISTRATOR, OWNER, PLAYBOOK, SERVER, Issue, check, fail, names, ok, warn
 
@@ -36,7 +37,11 @@ NEEDS_HANDS = {
 
 
 def _used(ctx: Context) -> list[Extension]:
-    return [e for e in ctx.extensions() if e.name not in BUILT_IN]
+    """The extensions that the target gets: those of foreign tables stay behind with them (``copy.foreign_tables``)."""
+    left = set(BUILT_IN)
+    if ctx.spec.copy.foreign_tables == "exclude":
+        left.update(ctx.once("wrapper extensions", make=lambda: [one.name for one in read_wrapper_extensions(ctx.source)]))
+    return [e for e in ctx.extensions() if e.name not in left]
 
 
 def _versions(ctx: Context) -> dict[str, str]:
