@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import typing as t
 
 from ..errors import MigrationError, SpecificationError
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import quote_ident
+from ..postgres.identifiers import APPLICATION, quote_ident
 from ..postgres.session import connect, server_errors
 from ..spec import Endpoint
 from .database import database_actions
@@ -24,6 +25,12 @@ from .rights import Parameters, read_rights
 from .state import State, read_state
 
 SUPERUSER_POLICIES = ("remove", "demote")
+PURPOSE = "globals"
+LOCK = 0x70676D67
+"""The advisory lock of all that change globals: ``pgmg``."""
+
+KEY = re.compile("-[0-9a-f]{6}$")
+"""How the key of a migration ends, in the name of a session."""
 
 
 @dataclasses.dataclass
@@ -143,27 +150,46 @@ def apply_globals(plan: GlobalsPlan) -> list[str]:
     return done
 
 
-def revoke_admin_memberships(target: Endpoint) -> list[str]:
+def revoke_admin_memberships(target: Endpoint, *, force: bool = False) -> list[str]:
     """Take back from the login on ``target`` the memberships that it got for the migration, and forget everything we remember there.
+
+    While another migration is at work on this server, of this runtime host or another, they stay for that one to take back, unless by
+    ``force``.
 
     :returns: the statements done; none the second time.
     """
-    with connect(target, purpose="globals") as conn:
-        with server_errors("read roles", target, code="PGM7001"):
-            state = read_state(conn)
+    with alone(target) as conn, server_errors("revoke the memberships of the migration", target, code="PGM7001"):
+        state = read_state(conn)
         role = state.roles.get(MARKER)
-        if role is None:
+        if role is None or not force and _others_at_work(conn, target.tag):
             return []
-        statements = [
-            f"REVOKE {quote_ident(name)} FROM {quote_ident(state.user)}"
-            for name in sorted(Marker.from_comment(role.comment).admin)
-            if (name, state.user) in (state.owned if state.version >= 160000 else state.memberships)
-        ]
+        owned = state.owned if state.version >= 160000 else state.memberships
+        mine = [name for name in sorted(Marker.from_comment(role.comment).admin) if (name, state.user) in owned]
+        statements = [f"REVOKE {quote_ident(name)} FROM {quote_ident(state.user)}" for name in mine]
         statements.append(f"DROP ROLE {quote_ident(MARKER)}")
-        with server_errors("revoke the memberships of the migration", target, code="PGM7001"), conn.transaction():
-            for statement in statements:
-                conn.execute(statement)
+        for statement in statements:
+            conn.execute(statement.encode())
     return statements
+
+
+@contextlib.contextmanager
+def alone(target: Endpoint) -> t.Iterator[psycopg.Connection[t.Any]]:
+    """A transaction within which no other migration plans, applies or takes back globals on this target.
+
+    :raises MigrationError: if another one does so for more than two minutes.
+    """
+    with connect(target, purpose=PURPOSE) as conn, conn.transaction():
+        with server_errors("wait for another migration's globals", target, code="PGM7001"):
+            conn.execute("SET LOCAL lock_timeout = '120s'")
+            conn.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [LOCK])
+        yield conn
+
+
+def _others_at_work(conn: psycopg.Connection[t.Any], key: str) -> bool:
+    """Has a migration with another key than ``key`` a session of this login on the server?"""
+    rows = conn.execute("SELECT application_name FROM pg_stat_activity WHERE usename = current_user").fetchall()
+    names = (str(row[0]).split() for row in rows)
+    return any(len(name) > 2 and name[0] == APPLICATION and KEY.search(name[1]) and name[1] != key and name[2] != PURPOSE for name in names)
 
 
 def describe(state: State, names: t.Iterable[str]) -> dict[str, t.Any]:

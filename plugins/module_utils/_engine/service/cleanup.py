@@ -199,7 +199,7 @@ class Cleanup:
                 validate_restored(conn)
                 Ledger(conn).drop()
         elif item.kind == "role":
-            revoke_admin_memberships(self._target)
+            revoke_admin_memberships(self._target, force=True)
         else:
             self._remove_files(item.key)
 

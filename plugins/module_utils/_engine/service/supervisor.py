@@ -8,6 +8,7 @@ It may be killed at any moment; started again, it goes on from the record, the w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import signal
@@ -19,10 +20,11 @@ from ..cutover.machine import Cutover
 from ..cutover.precheck import judge, total
 from ..cutover.watchdog import FenceJournal
 from ..errors import CutoverAborted, MigrationError, VerificationFailed
-from ..globals.plan import apply_globals, plan_globals, revoke_admin_memberships
+from ..globals.plan import alone, apply_globals, plan_globals, revoke_admin_memberships
 from ..migration.catalogue import Catalogue, now
 from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
+from ..postgres.session import connect
 from ..spec import CutoverOptions, MigrationSpec, check_cutover, check_rollback
 from ..validate.runner import validate
 from .control import serve_control
@@ -54,6 +56,7 @@ class Supervisor:
         self._running: Cutover | None = None
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
+        self._presence = contextlib.ExitStack()  # a session that tells other runtime hosts that we need what the login was granted
         self._requests: asyncio.Queue[dict[str, t.Any]] = asyncio.Queue()
 
     # -- life
@@ -73,6 +76,7 @@ class Supervisor:
             self._catalogue.event(self._paths.key, "warning", "The service was stopped; run the playbook migrate to go on.")
         finally:
             await self._stop_children()
+            self._presence.close()
             ticker.cancel()
             control.close()
             self._write_status()
@@ -125,15 +129,17 @@ class Supervisor:
     async def _migrate_globals(self) -> None:
         def work() -> tuple[list[str], list[str]]:
             options = self._spec.globals
-            plan = plan_globals(
-                self._spec.source,
-                self._spec.target,
-                databases=self._spec.databases,
-                superuser_policy=options.superuser_policy,
-                exclude=options.exclude,
-                verifiers=options.passwords,
-            )
-            return apply_globals(plan), [str(skipped) for skipped in plan.skipped]
+            with alone(self._spec.target):
+                self._presence.enter_context(connect(self._spec.target, purpose="service"))
+                plan = plan_globals(
+                    self._spec.source,
+                    self._spec.target,
+                    databases=self._spec.databases,
+                    superuser_policy=options.superuser_policy,
+                    exclude=options.exclude,
+                    verifiers=options.passwords,
+                )
+                return apply_globals(plan), [str(skipped) for skipped in plan.skipped]
 
         done, skipped = await asyncio.to_thread(work)
         self._catalogue.remember(self._paths.key, globals={"applied": done, "left_out": skipped})
@@ -279,6 +285,7 @@ class Supervisor:
                 self._catalogue.event(self._paths.key, "warning", "Verification could not compare every table; see certificate.json")
         for database in self._databases.values():
             await database.receiver.stop()
+        self._presence.close()
         if self._spec.back_of:
             await asyncio.to_thread(revoke_admin_memberships, self._spec.source)
         elif self._spec.globals.enabled and self._spec.rollback == "none":  # a rollback needs them to fence the target
