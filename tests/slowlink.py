@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""A slow link between this machine and a network namespace: delay and rate, made in user space, because not every kernel has netem.
+"""A slow link between this machine and a network namespace: delay, rate and loss, made in user space, because not every kernel has netem.
 
 Two TAP devices stand for the ends of a cable, one here and one in the namespace; a process of its own carries frames from one to the other,
 each when it is due. TCP on both ends is the kernel's, so windows, acknowledgements and losses are those of a real line. Needs root.
@@ -14,6 +14,7 @@ import json
 import mmap
 import multiprocessing
 import os
+import random
 import secrets
 import select
 import socket
@@ -45,11 +46,11 @@ def free_net() -> int:
 class SlowLink:
     """Use as a context manager. ``near`` is our address, as the namespace ``name`` sees it.
 
-    :param rate: bits a second in each direction. :param delay: seconds in each direction.
+    :param rate: bits a second in each direction. :param delay: seconds in each direction. :param loss: share of the frames that never come.
     """
 
-    def __init__(self, rate: float, delay: float) -> None:
-        self.rate, self.delay = rate, delay
+    def __init__(self, rate: float, delay: float, loss: float = 0.0) -> None:
+        self.rate, self.delay, self.loss = rate, delay, loss
         self.name = f"pgm-far-{secrets.token_hex(3)}"
         self._devices = [f"pgml{secrets.token_hex(3)}{end}" for end in "nf"]
         self._counters = mmap.mmap(-1, 16)
@@ -70,7 +71,7 @@ class SlowLink:
         ip("-n", self.name, "link", "set", there, "up")
         ip("-n", self.name, "link", "set", "lo", "up")
         context = multiprocessing.get_context("fork")
-        self._carrier = context.Process(target=carry, args=(*ends, self.rate / 8, self.delay, self._counters), daemon=True)
+        self._carrier = context.Process(target=carry, args=(*ends, self.rate / 8, self.delay, self.loss, self._counters), daemon=True)
         self._carrier.start()
         for end in ends:
             os.close(end)
@@ -103,12 +104,13 @@ class SlowLink:
         return handle
 
 
-def carry(near: int, far: int, rate: float, delay: float, counters: mmap.mmap) -> None:
+def carry(near: int, far: int, rate: float, delay: float, loss: float, counters: mmap.mmap) -> None:
     """Carry frames for ever. ``rate`` in bytes a second: a frame leaves when those before it have left, and arrives ``delay`` later. What
     would have to wait for longer than twice the delay and 20 ms is lost, as in a router's queue."""
     ends = (near, far)
     waiting: tuple[collections.deque[tuple[float, bytes]], ...] = (collections.deque(), collections.deque())
     free = [0.0, 0.0]
+    dice = random.Random(1)
     carried = [0, 0]
     while True:
         due = min((queue[0][0] for queue in waiting if queue), default=None)
@@ -120,6 +122,8 @@ def carry(near: int, far: int, rate: float, delay: float, counters: mmap.mmap) -
                     leaves = max(now, free[side]) + len(frame) / rate
                     if leaves - now < 2 * delay + 0.02:
                         free[side] = leaves
+                        if dice.random() < loss:
+                            continue
                         waiting[side].append((leaves + delay, frame))
             queue = waiting[side]
             while queue and queue[0][0] <= now:
