@@ -41,11 +41,12 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     parser.add_argument("--migration", required=True, help="key of the migration")
     parser.add_argument("--database", default="", help="for work, receive and hold")
     parser.add_argument("--attempt", default="", help="for watchdog")
+    parser.add_argument("--lock", type=int, help="for serve: descriptor of the lock that it was handed")
     args = parser.parse_args(words)
     os.umask(0o077)
     paths = MigrationPaths(args.home, args.migration)
     if args.role == "serve":
-        return _serve(paths)
+        return _serve(paths, args.lock)
     if args.role == "watchdog":
         from .cutover.watchdog import watch
 
@@ -57,16 +58,34 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     return _child(args.role, paths, args.database)
 
 
-def _serve(paths: MigrationPaths) -> int:
+def _serve(paths: MigrationPaths, handed: int | None) -> int:
+    from .migration.catalogue import Catalogue
+    from .migration.states import RESUMABLE, TERMINAL, State
+    from .service.handover import begin_way_back
     from .service.supervisor import Supervisor
 
     require()
-    lock = Lock(paths.lock)
-    if not lock.take():
+    if not paths.folder.is_dir():  # a unit that nobody was there to disable
+        sys.stderr.write(f"There is no migration {paths.key} here.\n")
+        return 0
+    lock = Lock(paths.lock if handed is None else handed)
+    if handed is None and not lock.take():
         sys.stderr.write(f"The service of {paths.key} runs already.\n")
         return 3
-    asyncio.run(Supervisor(paths, paths.read_spec(), _digest(paths.engine)).run())
+    record = Catalogue(paths.catalogue).get(paths.key)
+    asked = paths.asked.exists()
+    paths.asked.unlink(missing_ok=True)
+    if record and State(record["state"]) in RESUMABLE and not asked:  # the host has started: that is no cure
+        return 0
+    if record and State(record["state"]) in TERMINAL:  # started again after it had become the service of the way back
+        successor = begin_way_back(paths, paths.read_spec()) if paths.spec.exists() else None  # cleaned up since
+    else:
+        supervisor = Supervisor(paths, paths.read_spec(), _digest(paths.engine), patient=not asked)
+        asyncio.run(supervisor.run())
+        successor = supervisor.successor
     lock.close()
+    if successor:
+        successor.become()
     return 0
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import string
 import typing as t
 
 from .errors import SpecificationError
@@ -32,20 +33,25 @@ SOURCE_TYPES = (
 TARGET_TYPES = ("azure_flexible", "self_managed", "aws_rds", "aws_aurora", "gcp_cloudsql", "gcp_alloydb", "other")
 OPTIONS = ("validate", "migrate", "validate_and_migrate")
 MODES = ("offline", "online")
-PLUGINS = ("auto", "wal2json", "pgoutput")
+PLUGINS = ("auto", "wal2json", "pgoutput", "test_decoding")
 SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 IDENTITY_POLICIES = ("fail", "set_full", "exclude")
 UNLOGGED_POLICIES = ("copy", "empty")
 FOREIGN_POLICIES = ("keep", "exclude")
+TARGET_SCHEMAS = ("create", "present")
 FENCES = ("revoke_connect", "read_only", "locks", "external", "none")
 SUPERUSER_POLICIES = ("remove", "demote")
 ACKNOWLEDGE = ("spooled", "applied")
 COMPRESSION = ("auto", "always", "never")
 ON_DDL = ("fail", "pause", "ignore")
+REGION_POLICIES = ("warn", "fail", "off")
 ROLLBACKS = ("none", "prepared")
 
 MAX_DATABASES = 8
 """Databases in one attempt (R65)."""
+
+PLACEHOLDERS = ("host", "port", "dbname")
+"""What ``cutover.release_template`` may name in braces."""
 
 MAX_LANES = 16
 """Connections to the target that apply the changes of one database."""
@@ -71,6 +77,11 @@ class Endpoint:
     sslkey: str = ""
     connect_timeout: int = 10
     storage_gb: int = 0  # size of the server's disk in GB, which it cannot be asked for; 0: not given
+    vcores: int = 0  # its CPUs, for the same reason
+    memory_gb: int = 0
+    region: str = ""  # where it is, as its provider calls the place
+    subscription: str = ""  # whose it is: for the report alone
+    resource_group: str = ""
     tag: str = ""  # what the names of our sessions carry besides our own: the migration's key
 
     @classmethod
@@ -103,7 +114,8 @@ class CopyOptions:
     schemas: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    overwrite: bool = False  # drop a database on the target that this migration has not made, when it is begun
+    target_schema: str = "create"  # create: the database with its schema | present: both are there, and only rows are brought
+    overwrite: bool = False  # when it is begun: drop a database on the target that is not ours, or empty the tables of one that is present
     throttle: int = 0  # bytes a second of all relays of a database together; 0: as fast as can be
     unlogged_tables: str = "copy"  # copy: their rows too, once more at the cutover | empty: their definitions alone
     foreign_tables: str = "keep"  # keep: their definitions | exclude
@@ -111,6 +123,11 @@ class CopyOptions:
     max_standby_lag: int = 0  # bytes that the source's standbys may be behind before the copy rests; 0: not watched
     probe_query: str = ""  # run on the source once a second; its time says whether the copy is too much
     probe_limit: int = 1000  # milliseconds of the probe query at which the copy rests
+
+    @property
+    def present(self) -> bool:
+        """Is the schema on the target already, in a database that is not ours?"""
+        return self.target_schema == "present"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +153,11 @@ class ChangeOptions:
 class CutoverOptions:
     """The cutover. Times in seconds. Commands are lists of words: ``release`` is run when the target may be written, ``fence_command``
     stops the writers, ``unfence_command`` lets them go on at the source, ``rollback_release`` is run when a rollback has led back
-    there. ``pgbouncer`` are connection strings of admin consoles, without passwords; ``pgbouncer_databases`` what to pause there, by
-    default the databases that migrate."""
+    there. ``release_template`` is the text for one database, by which ``release_file`` is written before either of these is run.
+    ``pgbouncer`` are connection strings of admin consoles, without passwords; ``pgbouncer_databases`` what to pause there, by
+    default the databases that migrate. ``databases``: switch these over and let the others go on; empty: all that are left."""
 
+    databases: tuple[str, ...] = ()
     max_latency: float = 5.0
     max_pause: float = 30.0
     max_transaction_age: float = 300.0
@@ -148,9 +167,12 @@ class CutoverOptions:
     fence_command: tuple[str, ...] = ()
     unfence_command: tuple[str, ...] = ()
     rollback_release: tuple[str, ...] = ()
+    release_file: str = ""
+    release_template: str = ""
     pgbouncer: tuple[str, ...] = ()
     pgbouncer_databases: tuple[str, ...] = ()
     verify: bool = True
+    verify_before_release: bool = False  # compare within the pause: what differs is given back
 
     @property
     def proven(self) -> bool:
@@ -166,6 +188,8 @@ class GlobalsOptions:
     superuser_policy: str = "remove"
     exclude: tuple[str, ...] = ()  # roles to leave out
     passwords: bool = True  # carry the stored verifiers; otherwise the roles that need a password are named
+    tablespaces: dict[str, str] = dataclasses.field(default_factory=dict)  # of the source to those of the target that stand for them
+    apply_parameters: bool = False  # set the target's server parameters like the source's, where a reload is enough (R40)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +197,26 @@ class MonitorOptions:
     """Who is told how far it is. ``prometheus_dir``: folder of node_exporter's textfile collector; empty: no such file."""
 
     prometheus_dir: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ChecksOptions:
+    """How strict the validation is. ``runtime_warn``, ``runtime_fail``: the runtime host's size as a share of the source's, below which
+    it is a warning or a failure; ``region_policy``: what an unsupported pair of Azure's regions is."""
+
+    runtime_warn: float = 1.0
+    runtime_fail: float = 0.25
+    region_policy: str = "warn"
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitsOptions:
+    """How long a migration may take, in seconds; 0: no limit. ``max_prerequisites``: its first step; ``max_copy``: from the beginning of
+    the base copy until the rows of every database are on the target; ``max_wait``: from then on until its cutover (B19, R78)."""
+
+    max_prerequisites: float = 180.0
+    max_copy: float = 0.0
+    max_wait: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +236,8 @@ class MigrationSpec:
     cutover: CutoverOptions = CutoverOptions()
     globals: GlobalsOptions = GlobalsOptions()
     monitor: MonitorOptions = MonitorOptions()
+    checks: ChecksOptions = ChecksOptions()
+    limits: LimitsOptions = LimitsOptions()
 
     @property
     def key(self) -> str:
@@ -221,7 +267,7 @@ class MigrationSpec:
         for side in ("source", "target"):
             picked[side] = {k: public[side][k] for k in ("type", "host", "port", "user")}
         picked["plugin"] = self.changes.plugin
-        picked.update({k: public["copy"][k] for k in ("schemas", "tables", "exclude", "foreign_tables")})
+        picked.update({k: public["copy"][k] for k in ("schemas", "tables", "exclude", "foreign_tables", "target_schema")})
         return picked
 
     def for_databases(self, names: t.Sequence[str]) -> MigrationSpec:
@@ -257,6 +303,8 @@ class MigrationSpec:
             cutover=_section("cutover", CutoverOptions, data.get("cutover")),
             globals=_section("globals", GlobalsOptions, data.get("globals")),
             monitor=_section("monitor", MonitorOptions, data.get("monitor")),
+            checks=_section("checks", ChecksOptions, data.get("checks")),
+            limits=_section("limits", LimitsOptions, data.get("limits")),
         )
         _choice("changes.plugin", spec.changes.plugin, PLUGINS)
         _choice("changes.acknowledge", spec.changes.acknowledge, ACKNOWLEDGE)
@@ -264,14 +312,19 @@ class MigrationSpec:
         _choice("changes.on_ddl", spec.changes.on_ddl, ON_DDL)
         _choice("changes.replica_identity", spec.changes.replica_identity, IDENTITY_POLICIES)
         check_cutover(spec.cutover)
+        _choice("checks.region_policy", spec.checks.region_policy, REGION_POLICIES)
         _choice("globals.superuser_policy", spec.globals.superuser_policy, SUPERUSER_POLICIES)
         _choice("copy.format", spec.copy.format, ("auto", "binary", "text"))
         _choice("copy.unlogged_tables", spec.copy.unlogged_tables, UNLOGGED_POLICIES)
         _choice("copy.foreign_tables", spec.copy.foreign_tables, FOREIGN_POLICIES)
+        _choice("copy.target_schema", spec.copy.target_schema, TARGET_SCHEMAS)
         if not 1 <= spec.changes.lanes <= MAX_LANES:
             raise SpecificationError(f"pg_migration.changes.lanes is {spec.changes.lanes}; allowed: 1 to {MAX_LANES}.")
         if any("." not in pattern for pattern in spec.copy.tables):
             raise SpecificationError("pg_migration.copy.tables holds a name without its schema.", hint="Write schema.table, or schema.*.")
+        for key, seconds in dataclasses.asdict(spec.limits).items():
+            if seconds < 0:
+                raise SpecificationError(f"pg_migration.limits.{key} is {seconds:g}; allowed: seconds, or 0 for no limit.")
         check_rollback(spec)
         if (spec.source.host.lower(), spec.source.port) == (spec.target.host.lower(), spec.target.port):
             raise SpecificationError("Source and target are the same server.", hint="Give the target's own host and port.")
@@ -314,10 +367,37 @@ def check_cutover(options: CutoverOptions) -> None:
             "cutover.fence is external, but nothing stops the writers.",
             hint="Give cutover.pgbouncer, or cutover.fence_command with cutover.unfence_command.",
         )
+    if options.verify_before_release and not options.proven:
+        raise SpecificationError(
+            "cutover.verify_before_release needs a fence, and cutover.fence is none: rows that are written to cannot be compared exactly.",
+            hint="Choose another fence, or leave it out and compare afterwards (cutover.verify).",
+        )
     if bool(options.fence_command) != bool(options.unfence_command):
         raise SpecificationError(
             "cutover.fence_command and cutover.unfence_command belong together: a cutover that is given back must open what it closed."
         )
+    _check_template(options)
+
+
+def _check_template(options: CutoverOptions) -> None:
+    if bool(options.release_file) != bool(options.release_template):
+        raise SpecificationError("cutover.release_file and cutover.release_template belong together: where to write, and what.")
+    if re.search(r"\bpassword\s*=", options.release_template):
+        raise SpecificationError(
+            "pg_migration.cutover.release_template holds a password.",
+            hint="Leave it to the pooler's auth_file or auth_query; the template is kept on the runtime host and shown in diffs.",
+        )
+    if options.release_file and not options.release_file.startswith("/"):
+        raise SpecificationError(f"cutover.release_file is {options.release_file!r}, which is no absolute path.")
+    hint = "Known are " + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS) + "; a brace of the text's own is written twice."
+    try:
+        parts = list(string.Formatter().parse(options.release_template))
+    except ValueError as exc:
+        raise SpecificationError(f"cutover.release_template cannot be read: {exc}.", hint=hint) from exc
+    for dummy, name, form, conversion in parts:
+        if name is not None and (name not in PLACEHOLDERS or form or conversion):
+            shown = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+            raise SpecificationError(f"cutover.release_template has the unknown placeholder {{{shown}}}.", hint=hint)
 
 
 def check_rollback(spec: MigrationSpec) -> None:
@@ -388,6 +468,10 @@ def _convert(kind: str, value: t.Any) -> t.Any:
         if text not in ("true", "false", "yes", "no", "1", "0"):
             raise ValueError(value)
         return text in ("true", "yes", "1")
+    if kind.startswith("dict"):
+        if not isinstance(value, t.Mapping):
+            raise TypeError(value)
+        return {str(key): str(item) for key, item in value.items()}
     if kind.startswith("tuple"):
         if isinstance(value, str):
             raise TypeError(value)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..spec import Endpoint, GlobalsOptions, MigrationSpec, check_name, key_of
+from ..spec import Endpoint, GlobalsOptions, LimitsOptions, MigrationSpec, check_name, key_of
 
 SOURCE_TYPE = {"self_managed": "on_premises"}
 """What a type of target is called as a source, where that is another word."""
@@ -45,7 +45,9 @@ def back_spec(spec: MigrationSpec) -> MigrationSpec:
         rollback="none",
         back_of=spec.key,
         cutover=cutover,
+        copy=dataclasses.replace(spec.copy, target_schema="create"),  # nothing is copied back
         globals=GlobalsOptions(enabled=False),
+        limits=LimitsOptions(),  # a way back may be kept for as long as somebody wants one
     )
     ends = {side: dataclasses.replace(getattr(back, side), tag=back.key) for side in ("source", "target")}
     return dataclasses.replace(back, **ends)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from ..errors import Conflict
 from ..spec import Endpoint, MigrationSpec
+from .clock import mark
+from .paths import private
 from .states import ACTIVE, START, State, Substate, check_move
 
 _SCHEMA = """
@@ -28,6 +30,10 @@ CREATE TABLE IF NOT EXISTS event (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, time TEXT NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS event_key ON event (key, id);
 """
+
+
+MARKS = "marks"
+"""The fact that holds when a migration ``began`` and ``ended``, see :mod:`.clock`."""
 
 
 def now() -> str:
@@ -43,7 +49,7 @@ class Catalogue:
 
     @contextlib.contextmanager
     def _open(self) -> t.Iterator[sqlite3.Connection]:
-        conn = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        conn = sqlite3.connect(private(self._path), timeout=30, isolation_level=None)
         conn.row_factory = sqlite3.Row
         try:
             conn.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
@@ -74,7 +80,7 @@ class Catalogue:
                 "INSERT INTO migration (key, name, target, digest, spec, state, substate, created, started, facts)"
                 " VALUES (?,?,?,?,?,?,?,?,?,?)",
                 [spec.key, spec.name, target, spec.digest(), json.dumps(spec.public()), START[0].value, START[1].value, stamp, stamp]
-                + [json.dumps(dict(facts or {}))],
+                + [json.dumps({**(facts or {}), MARKS: {"began": mark()}})],
             )
 
     def get(self, key: str) -> dict[str, t.Any] | None:
@@ -99,12 +105,15 @@ class Catalogue:
         :raises IllegalTransition: see :func:`.states.check_move`.
         """
         with self._open() as conn:
-            row = conn.execute("SELECT state, substate FROM migration WHERE key = ?", [key]).fetchone()
+            row = conn.execute("SELECT state, substate, facts FROM migration WHERE key = ?", [key]).fetchone()
             check_move((State(row["state"]), Substate(row["substate"])), (state, substate))
-            ended = None if state in ACTIVE else now()
+            ended, facts = None, json.loads(row["facts"])
+            if state not in ACTIVE:
+                ended = now()
+                facts[MARKS] = {**facts.get(MARKS, {}), "ended": mark()}
             conn.execute(
-                "UPDATE migration SET state = ?, substate = ?, ended = ?, error = ? WHERE key = ?",
-                [state.value, substate.value, ended, json.dumps(error) if error else None, key],
+                "UPDATE migration SET state = ?, substate = ?, ended = ?, error = ?, facts = ? WHERE key = ?",
+                [state.value, substate.value, ended, json.dumps(error) if error else None, json.dumps(facts), key],
             )
             text = f"{state.value} / {substate.value}" + (f": {error['message']}" if error else "")
             self._event(conn, key, "error" if error else "info", text)

@@ -16,8 +16,13 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA
 from ..postgres.lsn import parse_lsn
 
-WAY_BACK = "way back"
-"""Step of a ledger on a source that a way back leads to: the database was not made by us, and is never ours to drop."""
+NOT_OURS = "not ours"
+"""Step of a ledger in a database that no migration made, and that is never ours to drop: a source that a way back leads to, or a target
+whose schema was present."""
+
+SERVES = "serves"
+"""Step of a ledger in a database that a cutover has made complete: writers may be there, or may be led there at any moment. It is never
+dropped, whatever becomes of the migration."""
 
 _CREATE = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
@@ -40,6 +45,11 @@ MARK_CHUNK = (
     " VALUES ($1::text, $2::int, $3::int, ($4::text)::pg_lsn, $5::bigint, $6::bigint)"
 )
 """For asyncpg, inside the target transaction of the chunk."""
+
+FIND_CHUNKS = (
+    f"SELECT relation, chunk, chunks, rows, bytes FROM {SCHEMA}.chunk WHERE start_lsn = ($1::text)::pg_lsn AND relation = ANY($2::text[])"
+)
+"""For asyncpg: which chunks are done under the snapshot of a start LSN."""
 
 FORGET_CHUNKS = f"DELETE FROM {SCHEMA}.chunk WHERE relation = $1::text"
 """For asyncpg, in the transaction that empties a table before it is copied again."""
@@ -94,6 +104,14 @@ class Ledger:
     def mark_step(self, name: str) -> None:
         """Remember that the step ``name`` is done for good."""
         self._conn.execute(f"INSERT INTO {SCHEMA}.step (name) VALUES (%s) ON CONFLICT DO NOTHING", [name])
+
+    def forget_step(self, name: str) -> None:
+        """The step ``name`` was taken back."""
+        self._conn.execute(f"DELETE FROM {SCHEMA}.step WHERE name = %s", [name])
+
+    def droppable(self) -> bool:
+        """Did the migration make this database, and was nobody led to it yet?"""
+        return not (self.step_done(NOT_OURS) or self.step_done(SERVES))
 
     def chunks(self) -> list[DoneChunk]:
         """All chunks that are done."""

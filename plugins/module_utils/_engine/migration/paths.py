@@ -80,9 +80,19 @@ class MigrationPaths:
         return self.folder / "control.sock"
 
     @property
+    def asked(self) -> Path:
+        """Somebody wants the service to go on: what has failed is not taken up again by a host that merely starts."""
+        return self.folder / "asked"
+
+    @property
     def fence(self) -> Path:
         """What the fence changed on the source, written before it does."""
         return self.folder / "fence.json"
+
+    @property
+    def fence_mark(self) -> Path:
+        """Tells of the user's command that stops the writers while it runs."""
+        return self.folder / "fence_command"
 
     def _database(self, kind: str, database: str) -> Path:
         safe = re.sub(r"[^A-Za-z0-9_-]", lambda m: f"%{ord(m.group()):x}", database)
@@ -143,6 +153,12 @@ def read_json(path: Path) -> t.Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+def private(path: Path) -> Path:
+    """``path``, an empty file of mode 0600 where there was none: what opens it next may run under a more generous umask."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    return path
 
 
 def own(path: Path, model: Path) -> None:

@@ -21,6 +21,18 @@ class State(str, enum.Enum):
     CLEANING_UP = "CleaningUp"
 
 
+ALIASES = {"Cancelled": State.CANCELED}
+"""Spellings of a state that are taken besides its own: the tutorial of Azure's service writes both (R83)."""
+
+
+def state_of(text: str) -> State:
+    """The state that ``text`` spells, by its own name or one of :data:`ALIASES`.
+
+    :raises ValueError: there is no such state.
+    """
+    return ALIASES.get(text) or State(text)
+
+
 class Substate(str, enum.Enum):
     """What it does there (R84)."""
 
@@ -63,7 +75,9 @@ def _legal() -> frozenset[tuple[tuple[State, Substate], tuple[State, Substate]]]
         (copying, waiting),
         (copying, completing),
         (waiting, completing),
-        (completing, waiting),  # a cutover that was given back
+        (completing, waiting),  # a cutover that was given back, or of some databases
+        (completing, copying),  # likewise, while others are not that far
+        (held, completing),  # others are cut over meanwhile
         (copying, held),
         (waiting, held),
         (completing, held),

@@ -148,6 +148,20 @@ def _unique_indexes(conn: psycopg.Connection[t.Any]) -> dict[int, int]:
 ALL = ("all", "*")
 
 
+PIECE = 4 << 20
+"""Bytes of a large object that are read at once."""
+
+
+def large_object_digest(oid: str) -> str:
+    """SQL expression for a digest of the content of the large object with the OID ``oid``, another expression. It is read in pieces,
+    because ``lo_get`` answers with 1 GB at most (manual 35.4)."""
+    return f"""
+        coalesce((WITH RECURSIVE p(i, d) AS (
+             SELECT 0::bigint, lo_get({oid}, 0, {PIECE})
+             UNION ALL SELECT i + 1, lo_get({oid}, (i + 1) * {PIECE}, {PIECE}) FROM p WHERE length(d) = {PIECE})
+           SELECT string_agg(md5(d), '' ORDER BY i) FROM p), '')"""
+
+
 def is_selection(names: t.Iterable[str]) -> bool:
     """Do ``names`` say which of the source's databases to take (``all``, ``shop_*``, ``!shop_test``), rather than name them?"""
     return any(name in ALL or name.startswith("!") or set(name) & set("*?") for name in names)

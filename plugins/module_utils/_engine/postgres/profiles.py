@@ -240,6 +240,16 @@ AWS_RDS = Profile(
     read_only_parameters=FILES_AND_WAL,
 )
 
+AWS_AURORA = dataclasses.replace(
+    AWS_RDS,
+    name="aws_aurora",
+    # Parameters of logical replication are the cluster's; high availability is a second instance of it.
+    parameter_command="aws rds modify-db-cluster-parameter-group --db-cluster-parameter-group-name GROUP"
+    " --parameters ParameterName={name},ParameterValue={value},ApplyMethod=pending-reboot",
+    ha_command="aws rds create-db-instance --db-cluster-identifier CLUSTER --db-instance-identifier REPLICA"
+    " --engine aurora-postgresql --db-instance-class CLASS",
+)
+
 GCP_CLOUDSQL = Profile(
     name="gcp_cloudsql",
     admin_role="cloudsqlsuperuser",
@@ -272,14 +282,13 @@ OTHER = dataclasses.replace(
     SELF_MANAGED, name="other", provider_roles=("aiven_extras*", "_aiven", "supabase_*", "neon_superuser", "digitalocean*")
 )
 
-PROFILES = {p.name: p for p in (SELF_MANAGED, AZURE_FLEXIBLE, AZURE_SINGLE, AWS_RDS, GCP_CLOUDSQL, GCP_ALLOYDB, OTHER)}
+PROFILES = {p.name: p for p in (SELF_MANAGED, AZURE_FLEXIBLE, AZURE_SINGLE, AWS_RDS, AWS_AURORA, GCP_CLOUDSQL, GCP_ALLOYDB, OTHER)}
 
 OF_TYPE = {
     "on_premises": "self_managed",
     "azure_vm": "self_managed",
     "aws_ec2": "self_managed",
     "gcp_compute": "self_managed",
-    "aws_aurora": "aws_rds",
 }
 """Types of servers (:data:`spec.SOURCE_TYPES`, :data:`spec.TARGET_TYPES`) that have no profile of their own name."""
 

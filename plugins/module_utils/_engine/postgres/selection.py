@@ -13,7 +13,7 @@ import fnmatch
 import typing as t
 
 from ..spec import CopyOptions
-from .catalog import Table
+from .catalog import USER_SCHEMAS, Table, read_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,9 @@ class Selection:
         return self.table(table.schema, table.name) or (above is not None and self._with_parents(above, known, parents))
 
 
+EVERYTHING = Selection()
+"""Without a pattern."""
+
 _WRAPPERS = """
     WITH member AS (SELECT refobjid AS extension, classid, objid FROM pg_depend
                      WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e')
@@ -107,6 +110,59 @@ def read_wrapper_extensions(conn: t.Any) -> list[WrapperExtension]:
 def read_parents(conn: t.Any) -> dict[int, int]:
     """OID of each partition and inheritance child to that of its (first) parent."""
     return {int(child): int(parent) for child, parent in conn.execute("SELECT inhrelid, inhparent FROM pg_inherits ORDER BY inhseqno DESC")}
+
+
+KEPT_SCHEMA = "n.nspname <> ALL(%(schemas)s)"
+"""SQL with the parameters of :meth:`LeftOut.parameters`: the schema ``n`` is migrated."""
+
+KEPT_RELATION = "c.oid NOT IN (SELECT unnest(%(relations)s::bigint[])::oid)"
+"""SQL with the same parameters: the relation ``c`` (table, index, sequence, view...) is not among those that are left out by name."""
+
+_RELATIONS = f"""
+    WITH gone AS (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE {USER_SCHEMAS} AND (n.nspname = ANY(%(schemas)s) OR c.oid = ANY(%(tables)s::bigint[])))
+    SELECT oid::bigint FROM gone
+     UNION SELECT i.indexrelid::bigint FROM pg_index i JOIN gone ON gone.oid = i.indrelid
+     UNION SELECT s.oid::bigint FROM pg_class s JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid
+             JOIN gone ON d.refclassid = 'pg_class'::regclass AND gone.oid = d.refobjid WHERE s.relkind = 'S' AND d.deptype = 'i'"""
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """What a selection leaves out of a database: ``schemas`` wholly, and ``tables`` (OID, schema, name; foreign ones too), of these schemas
+    and others. ``relations`` are OIDs of both with their indexes, their identity columns' sequences, and all else in the schemas."""
+
+    schemas: tuple[str, ...] = ()
+    tables: tuple[tuple[int, str, str], ...] = ()
+    relations: tuple[int, ...] = ()
+
+    def parameters(self) -> dict[str, t.Any]:
+        """What :data:`KEPT_SCHEMA` and :data:`KEPT_RELATION` need."""
+        return {"schemas": list(self.schemas), "relations": list(self.relations)}
+
+
+def read_left_out(conn: t.Any, selection: Selection, chosen: t.Sequence[Table] | None = None) -> LeftOut:
+    """What ``selection`` leaves out of this database; nothing where everything is chosen.
+
+    :param chosen: the tables that it chooses, where they are known already.
+    """
+    if selection.everything:
+        return LeftOut()
+    chosen = chosen_tables(conn, selection, read_tables(conn)) if chosen is None else chosen
+    names = [row[0] for row in conn.execute(f"SELECT nspname::text FROM pg_namespace n WHERE {USER_SCHEMAS} ORDER BY 1")]
+    schemas = tuple(name for name in names if not selection.schema(name))
+    ours = {table.oid for table in chosen}
+    rows = conn.execute(
+        f"SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text FROM pg_class c"
+        f" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f') AND {USER_SCHEMAS}"
+    ).fetchall()
+    tables = tuple(
+        (int(oid), schema, name)
+        for oid, schema, name, kind in rows
+        if oid not in ours and not (selection.table(schema, name) and (kind != "f" or selection.foreign))
+    )
+    found = conn.execute(_RELATIONS, {"schemas": list(schemas), "tables": [oid for oid, dummy, dummy2 in tables]})
+    return LeftOut(schemas, tables, tuple(int(row[0]) for row in found))
 
 
 def chosen_tables(conn: t.Any, selection: Selection, tables: t.Sequence[Table]) -> list[Table]:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import socket
 import typing as t
+import urllib.parse
 
 from ..errors import ConnectionFailed, MigrationError, PermissionMissing
 from ..spec import Endpoint
@@ -91,7 +92,7 @@ async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "
     require("asyncpg")
     failures = (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
     tls = {k: getattr(endpoint, k) for k in ("sslrootcert", "sslcert", "sslkey") if getattr(endpoint, k)}
-    dsn = "postgresql://?" + "&".join(f"{k}={v}" for k, v in {"sslmode": endpoint.sslmode, **tls}.items())
+    dsn = "postgresql://?" + urllib.parse.urlencode({"sslmode": endpoint.sslmode, **tls})
     try:
         conn = await asyncpg.connect(
             dsn,
