@@ -28,7 +28,7 @@ from .rows import RowApplier, told_by, transient
 from .tables import TargetTable, TargetTables
 
 _SESSION = (
-    "SET synchronous_commit = on; SET jit = off; SET lc_monetary = 'C'; SET enable_hashjoin = off; SET enable_mergejoin = off;"
+    "SET synchronous_commit = on; SET lc_monetary = 'C'; SET enable_hashjoin = off; SET enable_mergejoin = off;"
     " SET enable_seqscan = off; SET enable_bitmapscan = off; SET check_function_bodies = off"
 )
 
@@ -61,6 +61,8 @@ class Applier:
         self.conn = connect(spec.target, database, purpose="applier")
         try:
             self.conn.execute(_SESSION)
+            if self.conn.info.server_version >= 110000:
+                self.conn.execute("SET jit = off")
         except BaseException:
             self.conn.close()
             raise

@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the decoders make of the plugins' messages: the same few things for both.
+"""What the decoders make of the plugins' messages: the same few things for all.
 
 A :class:`Change` is ``(op, lsn, shape, values, old_shape, old_values)``. Values are the bytes that PostgreSQL wrote as text, or None for
 NULL; nothing is ever made of them. A :class:`Shape` is a relation with the columns that are present in a row: unchanged TOAST columns are
@@ -33,17 +33,18 @@ Key = t.Any
 class Shape:
     """Columns of a relation that are present in rows; one object for each combination, so that it can be a cheap key.
 
-    ``identity`` is the relation's replica identity where the plugin tells it (``d n f i``), else empty. The decoders' own shapes can read
-    raw rows; one made by hand cannot.
+    ``identity`` is the relation's replica identity where the plugin tells it (``d n f i``), else empty. ``sparse``: the rows are whole, and
+    the columns that are not among ``columns`` are NULL. The decoders' own shapes can read raw rows; one made by hand cannot.
     """
 
-    __slots__ = ("schema", "name", "columns", "identity", "binding")
+    __slots__ = ("schema", "name", "columns", "identity", "sparse", "binding")
 
-    def __init__(self, schema: str, name: str, columns: tuple[str, ...], identity: str = "") -> None:
+    def __init__(self, schema: str, name: str, columns: tuple[str, ...], identity: str = "", *, sparse: bool = False) -> None:
         self.schema = schema
         self.name = name
         self.columns = columns
         self.identity = identity
+        self.sparse = sparse
         self.binding: t.Any = None
 
     @property
@@ -91,7 +92,8 @@ class Form:
 
 
 class Begin(t.NamedTuple):
-    """A transaction begins whose commit record starts at ``commit_lsn``."""
+    """A transaction begins whose commit record starts at ``commit_lsn``, or, where only its end is known, has its last byte there: no
+    position that a LSN is compared with lies between the two."""
 
     op: str
     commit_lsn: int
@@ -178,7 +180,7 @@ class Run(t.NamedTuple):
 
 
 class Decoder(t.Protocol):
-    """What both decoders offer."""
+    """What all decoders offer."""
 
     bare_bytea: bool
 

@@ -52,8 +52,8 @@ def pressure(retained: int, safe: int | None, limit: int, room: int | None = Non
 class Heartbeat(threading.Thread):
     """Beats until ``stop``.
 
-    ``clock_offset`` is the source's clock minus ours (seconds); ``source_lsn`` the end of its WAL, 0 if not known yet; ``error`` what ends
-    the stream; ``paused`` why nothing is to be applied at present (``on_ddl: pause``), or empty; ``pressure`` see :func:`pressure`.
+    ``source_lsn`` is the end of the source's WAL, 0 if not known yet; ``error`` what ends the stream; ``paused`` why nothing is to be
+    applied at present (``on_ddl: pause``), or empty; ``pressure`` see :func:`pressure`.
 
     :param report: is called with ``source_lsn retained_wal_bytes wal_status safe_wal_bytes source_room_bytes wal_pressure sender_waits
         warnings``.
@@ -78,7 +78,7 @@ class Heartbeat(threading.Thread):
         self._label = spec.source.label(database)
         self._said: dict[str, str] = {}
         self._next_ddl = 0.0
-        self.clock_offset = 0.0
+        self._ahead: float | None = None  # the source's clock minus our monotonic one: a step of this host's clock is no latency
         self.source_lsn = 0
         self.beats = 0
         self.paused = ""
@@ -86,6 +86,10 @@ class Heartbeat(threading.Thread):
         self.pressure = 0.0
         self._sent: collections.deque[tuple[int, float]] = collections.deque(maxlen=BEATS_KEPT)
         self._reached = 0.0
+
+    def source_time(self) -> float:
+        """What the source's clock shows now (seconds since 1970); before the first beat this host's."""
+        return time.time() if self._ahead is None else time.monotonic() + self._ahead
 
     def reached(self, lsn: int) -> float:
         """The source's time (seconds since 1970) of the latest beat whose position is not after ``lsn``; 0 if there is none yet."""
@@ -134,11 +138,11 @@ class Heartbeat(threading.Thread):
                 conn.execute("SELECT pg_logical_emit_message(true, %s, '')", [HEARTBEAT])
             except psycopg.errors.InsufficientPrivilege:  # revoked in the meantime; the guards must go on
                 self._messages = False
-        before = time.time()
+        before = time.monotonic()
         row = conn.execute(f"SELECT extract(epoch FROM clock_timestamp())::float8, {current}()::text").fetchone()
-        after = time.time()
+        after = time.monotonic()
         if row is not None:
-            self.clock_offset = float(row[0]) - (before + after) / 2
+            self._ahead = float(row[0]) - (before + after) / 2
             self.source_lsn = parse_lsn(row[1])
             self._sent.append((self.source_lsn, float(row[0])))
             self.beats += 1

@@ -14,7 +14,7 @@ import typing as t
 from ..errors import StreamError
 from .spool import COPY_DATA, DATA_HEADER, KEEPALIVE, MESSAGE
 
-BEGIN, COMMIT = 0x42, 0x43  # 'B', 'C' in both plugins
+BEGIN, COMMIT = 0x42, 0x43  # 'B', 'C' in all plugins
 DESCRIPTIONS = (0x52, 0x59)  # 'R', 'Y': pgoutput's relations and types
 HEADER = 5
 """Bytes of a protocol message before its content."""

@@ -65,7 +65,7 @@ class Lanes:
         self.start_lsn = min(starts.values(), default=0)
         self.tables = TargetTables(first.conn, starts, bare_bytea=bare_bytea, source_trees=self._source_trees, streamed=self._streamed)
         label = self._spec.target.label(self._database)
-        self.resting = let_rest(first.conn, self.tables, self._refused, label)
+        self.resting = let_rest(first.conn, [table.oid for table in self.tables], self._refused, label)
         """What was taken back for the time of the stream, for people."""
         lanes = self._spec.changes.lanes
         divisible = sorted(table.qualified for table in self.tables if table.divisible) if lanes > 1 else []

@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""What must rest on the target while changes are applied, or it would do again what the source did, or hide rows from us.
+"""What must rest on the target while rows are written, or it would do again what the source did, or hide rows from us.
 
 Replica role (``session_replication_role``) lets ordinary triggers, rules and foreign keys rest in our sessions alone. What fires even so
 (ENABLE ALWAYS, ENABLE REPLICA), what would fire where the server refuses that role, and FORCE ROW LEVEL SECURITY is taken back by the
@@ -14,7 +14,6 @@ import typing as t
 from ..errors import PermissionMissing
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA, quote_ident, quote_literal, quote_qualified
-from .tables import TargetTables
 
 _CREATE = f"""CREATE TABLE IF NOT EXISTS {SCHEMA}.resting (
     number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text NOT NULL, restore text[] NOT NULL, validate text NOT NULL)"""
@@ -61,14 +60,13 @@ def replica_role(conn: psycopg.Connection[t.Any]) -> str:
     return ""
 
 
-def let_rest(conn: psycopg.Connection[t.Any], tables: TargetTables, refused: str, label: str) -> list[str]:
-    """Take back what would disturb the stream.
+def let_rest(conn: psycopg.Connection[t.Any], oids: list[int], refused: str, label: str) -> list[str]:
+    """Take back what would disturb us while we write to the tables ``oids``.
 
     :param refused: what :func:`replica_role` said.
     :return: what was taken back, for people.
     :raises PermissionMissing: PGM4030 or PGM4032 if we are not the owner of such a table, PGM4034 if row security applies even so.
     """
-    oids = [table.oid for table in tables]
     found = _found(conn, oids, refused)
     if found:
         try:
@@ -83,7 +81,7 @@ def let_rest(conn: psycopg.Connection[t.Any], tables: TargetTables, refused: str
         except psycopg.errors.InsufficientPrivilege as exc:
             names = "; ".join(rest.what for rest in found[:5])
             raise PermissionMissing(
-                f"What would fire while changes are applied on {label} cannot be disabled: {exc.diag.message_primary} ({names})."
+                f"What would fire while rows are written to {label} cannot be disabled: {exc.diag.message_primary} ({names})."
                 + (f" Replica role is refused, too: {refused}." if refused else ""),
                 code="PGM4030" if refused else "PGM4032",
                 hint="Make the migration's user a member of the tables' owner on the target, or GRANT SET ON PARAMETER"

@@ -25,6 +25,7 @@ from ..source.plugin import PluginChoice
 from ..source.publication import streamed_tables
 from ..source.slot import plugin_hint
 from ..spec import MigrationSpec
+from .decoders import KIND_AT
 from .intake import Chunk, Scanner
 from .spooler import Spooler
 from .wal2json import table_filter
@@ -43,10 +44,6 @@ KEEPALIVE_INTERVAL = 1.0
 FEEDBACK_INTERVAL = 5.0
 REPORT_INTERVAL = 0.5
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-WAL2JSON_KIND_AT = 11
-"""Of ``{"action":"B"...``; in pgoutput's messages it is the first byte."""
 
 
 class Receiver:
@@ -69,7 +66,6 @@ class Receiver:
         self._spec, self._database, self._slot, self._choice = spec, database, slot, choice
         self._folder, self._report, self._stop = spool, report, stop
         self._applied = 0
-        self._is_pgoutput = choice.plugin == "pgoutput"
         self._incoming = 0
         self._next_report = self._next_feedback = self._next_keepalive = self._next_advance = 0.0
         self._feedback_interval = FEEDBACK_INTERVAL
@@ -180,9 +176,9 @@ class Receiver:
             timeout = int(row[1] or 0) / 1000
             self._feedback_interval = min(FEEDBACK_INTERVAL, timeout / 4) if timeout > 0 else FEEDBACK_INTERVAL
             options = dict(self._choice.options)
-            if self._is_pgoutput:
+            if self._choice.plugin == "pgoutput":
                 options["publication_names"] = '"' + self._slot.replace('"', '""') + '"'
-            else:
+            elif self._choice.plugin == "wal2json":
                 others = conn.execute(
                     "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
                     " WHERE c.relkind IN ('r', 'm', 'p')"
@@ -203,7 +199,7 @@ class Receiver:
 
     def _receive(self, stream: WalStream, spooler: Spooler) -> None:
         """From the network to the writing thread, until ``stop``."""
-        scanner = Scanner(0 if self._is_pgoutput else WAL2JSON_KIND_AT, describes=self._is_pgoutput)
+        scanner = Scanner(KIND_AT[self._choice.plugin], describes=self._choice.plugin == "pgoutput")
         confirmed = spooler.durable
         handed = 0.0
         came = stream.filled

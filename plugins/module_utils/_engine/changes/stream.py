@@ -24,14 +24,12 @@ from .apply import Moved, Position
 from .assemble import Assembler
 from .batch import Batch
 from .ddl import Baseline
+from .decoders import make_decoder, make_reader
 from .events import Decoder
 from .heartbeat import Heartbeat
 from .lanes import Lanes, NeedsOrder
 from .partition import Part
-from .pgoutput import PgoutputDecoder
 from .rows import transient
-from .spool import SpoolReader
-from .wal2json import Wal2JsonDecoder
 
 POLL = 0.01
 """Seconds between looks at the spool when nothing is readable."""
@@ -87,12 +85,20 @@ class ChangeStream:
         self._next_report = 0.0
         self._rate = (time.monotonic(), 0)
         self._ended: BaseException | None = None
+        self._at_work: float | None = None
+        self._rested = time.monotonic()
         self._heartbeat = Heartbeat(spec, database, stop, messages=choice.messages, report=report, baseline=baseline)
 
     @property
     def position(self) -> Position:
         """What is committed on the target."""
         return self._position
+
+    def standstill(self) -> tuple[float | None, float]:
+        """Seconds for which a batch has been in the target's hands, None if it has none; and seconds since something came out of the spool,
+        or was applied, or was not to be. A batch that broke off and is tried again is still the same work."""
+        since, rested, now = self._at_work, self._rested, time.monotonic()
+        return None if since is None else now - since, now - rested
 
     def hold_at(self, token: str | None) -> None:
         """Apply nothing behind the marker ``token``: what is committed there is not the target's (R97). None lets the stream go on."""
@@ -170,7 +176,7 @@ class ChangeStream:
 
     def _session(self) -> None:
         """One connection to the target, until ``stop`` or an error."""
-        decoder: Decoder = PgoutputDecoder() if self._choice.plugin == "pgoutput" else Wal2JsonDecoder()
+        decoder = make_decoder(self._choice)
         lanes = Lanes(self._spec, self._database, bare_bytea=decoder.bare_bytea, alone=self._alone, streamed=self._streamed())
         if lanes.resting:
             self._report({"message": f"Until the cutover these rest on the target: {'; '.join(lanes.resting)}."})
@@ -215,6 +221,7 @@ class ChangeStream:
         while not self._stop.is_set() and self._heartbeat.paused and self._heartbeat.error is None:
             self._tell()
             self._stop.wait(0.2)
+            self._at_work, self._rested = None, time.monotonic()
         if self._heartbeat.error is not None:
             raise self._heartbeat.error
         if paused and not self._stop.is_set():
@@ -231,7 +238,7 @@ class ChangeStream:
     def _read(self, lanes: Lanes, decoder: Decoder, prepared: queue.Queue[Prepared | BaseException], give_up: threading.Event) -> None:
         changes = self._spec.changes
         start = lanes.position.end_lsn
-        reader = SpoolReader(self._spool, start or lanes.start_lsn or None)
+        reader = make_reader(decoder, self._spool, start or lanes.start_lsn or None)
         assembler = Assembler(lanes.tables, decoder, start, changes.batch_rows, changes.batch_bytes, lanes.borders)
         next_batch = 0.0
         try:
@@ -244,6 +251,7 @@ class ChangeStream:
                     else:
                         give_up.wait(POLL)
                 else:
+                    self._rested = time.monotonic()
                     block, first = found
                     if first:
                         assembler.begin_segment()
@@ -262,7 +270,10 @@ class ChangeStream:
     def _apply(self, lanes: Lanes, item: Prepared) -> None:
         batch = item.batch
         fallbacks = lanes.fallbacks
+        if self._at_work is None:
+            self._at_work = time.monotonic()
         committed = lanes.apply(batch, item.parts)
+        self._at_work, self._rested = None, time.monotonic()
         self._fallbacks += lanes.fallbacks - fallbacks
         if batch.abort:
             with self._changed:
@@ -287,6 +298,7 @@ class ChangeStream:
             held = self._held()
             while self._held() and not self._stop.is_set():
                 self._changed.wait(0.2)
+                self._rested = time.monotonic()
         if held and not self._stop.is_set():
             raise Moved("the cutover was given back, and may have restored what has to rest")
 
@@ -340,7 +352,7 @@ class ChangeStream:
         if stamp:
             text = stamp + ":00" if len(stamp) > 3 and stamp[-3] in "+-" else stamp
             known = max(known, datetime.datetime.fromisoformat(_padded(text)).timestamp())
-        return round(max(0.0, time.time() + self._heartbeat.clock_offset - known), 3) if known else None
+        return round(max(0.0, self._heartbeat.source_time() - known), 3) if known else None
 
 
 def _add(totals: dict[str, list[int]], counts: dict[str, list[int]], times: int = 1) -> None:

@@ -114,8 +114,14 @@ class Binding:
         self.full = all(name in where for name in table.columns)
         self.names = tuple(name for name in table.columns if name in where)
         indexes = [where[name] for name in self.names]
-        if indexes == list(range(len(shape.columns))):
-            self.take: t.Callable[[t.Sequence[t.Any]], Row] = tuple
+        filled = shape.sparse and not table.key and not self.full
+        """Is a row to be found by all its columns, of which the NULLs were not sent? (Where there is a key, that is enough.)"""
+        if filled:
+            present = [where.get(name, -1) for name in table.columns]
+            self.names, self.full = table.columns, True
+            self.take: t.Callable[[t.Sequence[t.Any]], Row] = lambda values: tuple([None if i < 0 else values[i] for i in present])
+        elif indexes == list(range(len(shape.columns))):
+            self.take = tuple
         elif len(indexes) == 1:
             only = indexes[0]
             self.take = lambda values: (values[only],)

@@ -13,9 +13,10 @@ import time
 import typing as t
 
 from ..errors import MigrationError
-from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
+from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
+from ..postgres.selection import EVERYTHING, Selection, chosen_tables
 
 LOCK_TIMEOUT = "2s"
 ATTEMPTS = 10
@@ -111,15 +112,13 @@ def plan_identity(gaps: t.Sequence[IdentityGap], policy: str) -> IdentityPlan:
     raise ValueError(f"no policy for tables without replica identity: {policy!r}")
 
 
-def apply_identity_policy(conn: psycopg.Connection[t.Any], policy: str) -> IdentityPlan:
-    """Carry ``policy`` out in this database; the answer says what was changed and how to give it back.
+def identity_plan(conn: psycopg.Connection[t.Any], policy: str, selection: Selection = EVERYTHING) -> IdentityPlan:
+    """What ``policy`` makes of the chosen tables of this database; nothing is changed.
 
-    Each ALTER TABLE takes a short exclusive lock, so it is tried with a lock timeout of two seconds, ten times at most: the
-    application's queries never queue behind ours for longer.
-
-    :raises MigrationError: PGM2301 under the policy ``fail`` where there is a gap; PGM1212 where a table cannot be altered.
+    :raises MigrationError: PGM2301 under the policy ``fail`` where there is a gap.
     """
-    gaps = tables_without_identity(conn)
+    chosen = {table.label for table in chosen_tables(conn, selection, read_tables(conn))}
+    gaps = [gap for gap in tables_without_identity(conn) if gap.label in chosen]
     plan = plan_identity(gaps, policy)
     if plan.refused:
         raise MigrationError(
@@ -129,9 +128,19 @@ def apply_identity_policy(conn: psycopg.Connection[t.Any], policy: str) -> Ident
             hint=f"{gaps[0].statement()}; ...or set changes.replica_identity to set_full or exclude.",
             details={"tables": list(plan.refused)},
         )
-    for change in plan.changes:
-        _alter(conn, change.table, change.statement)
     return plan
+
+
+def change_identities(conn: psycopg.Connection[t.Any], changes: t.Iterable[IdentityChange]) -> None:
+    """Make ``changes``.
+
+    Each ALTER TABLE takes a short exclusive lock, so it is tried with a lock timeout of two seconds, ten times at most: the
+    application's queries never queue behind ours for longer.
+
+    :raises MigrationError: PGM1212 where a table cannot be altered.
+    """
+    for change in changes:
+        _alter(conn, change.table, change.statement)
 
 
 def restore_identity(conn: psycopg.Connection[t.Any], changes: t.Iterable[IdentityChange]) -> list[str]:

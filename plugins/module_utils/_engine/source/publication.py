@@ -13,9 +13,7 @@ import typing as t
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
-from ..postgres.selection import Selection, chosen_tables
-
-EVERYTHING = Selection()
+from ..postgres.selection import EVERYTHING, Selection, chosen_tables
 
 
 def streamed_tables(conn: psycopg.Connection[t.Any], selection: Selection = EVERYTHING) -> list[Table]:
@@ -27,6 +25,32 @@ def streamed_tables(conn: psycopg.Connection[t.Any], selection: Selection = EVER
 def streams(table: Table) -> bool:
     """May ``table`` be published without harm to the application?"""
     return table.kind == "r" and table.persistence == "p" and (table.identity == "f" or bool(table.key))
+
+
+class Owner(t.NamedTuple):
+    """An owner of tables whom our role is no member of: how many tables, one of them, and whether the owner is a superuser."""
+
+    owner: str
+    tables: int
+    example: str
+    superuser: bool
+
+
+def foreign_owners(conn: psycopg.Connection[t.Any], tables: t.Iterable[Table]) -> list[Owner]:
+    """Whose of ``tables`` our role cannot publish, for it must own what it publishes."""
+    rows = conn.execute(
+        "SELECT pg_get_userbyid(c.relowner)::text, count(*), min(n.nspname || '.' || c.relname), bool_or(r.rolsuper) FROM pg_class c"
+        " JOIN pg_roles r ON r.oid = c.relowner JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = ANY(%s::bigint[]) AND NOT pg_has_role(c.relowner, 'USAGE') GROUP BY 1 ORDER BY 1",
+        [[table.oid for table in tables if table.persistence == "p"]],
+    ).fetchall()
+    return [Owner(*row) for row in rows]
+
+
+def may_create(conn: psycopg.Connection[t.Any]) -> bool:
+    """Has our role CREATE on the database, which a publication needs?"""
+    row = conn.execute("SELECT has_database_privilege(current_database(), 'CREATE')").fetchone()
+    return bool(row and row[0])
 
 
 def ensure_publication(conn: psycopg.Connection[t.Any], name: str, tables: t.Sequence[Table]) -> bool:

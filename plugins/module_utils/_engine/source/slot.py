@@ -115,14 +115,21 @@ def _explain(endpoint: Endpoint, database: str, name: str, plugin: str, exc: Ser
     elif exc.sqlstate == "55000" and "wal_level" in exc.message:
         code, hint = "PGM1205", "Set wal_level = logical on the source and restart it (playbook prepare_source)."
     elif exc.sqlstate in ("58P01", "42704", "22023", "42883"):
-        code, hint = "PGM1206", f"Install {plugin} on the source (Debian: postgresql-NN-wal2json), or choose plugin: pgoutput."
+        code, hint = "PGM1206", f"Install {plugin_package(plugin)} on the source, or choose changes.plugin: pgoutput."
     return kind(said, code=code, hint=hint, server=label, sqlstate=exc.sqlstate)
+
+
+def plugin_package(plugin: str) -> str:
+    """``plugin`` and where it comes from, for people."""
+    package = {"wal2json": "Debian: postgresql-NN-wal2json", "test_decoding": "PostgreSQL's contrib"}.get(plugin)
+    return f"{plugin} ({package})" if package else plugin
 
 
 def plugin_hint(user: str, plugin: str, message: str) -> str:
     """What grants the use of ``plugin``; minor releases from August 2026 on have ``output_plugin_libraries`` (CVE-2026-6471)."""
     if "output_plugin_libraries" in message or plugin in message:
-        return f'ALTER ROLE "{user}" SET output_plugin_libraries = pgoutput, test_decoding, {plugin}; (an unquoted list, by a superuser)'
+        allowed = ", ".join(dict.fromkeys(("pgoutput", "test_decoding", plugin)))
+        return f'ALTER ROLE "{user}" SET output_plugin_libraries = {allowed}; (an unquoted list, by a superuser)'
     return replication_hint(user)
 
 
