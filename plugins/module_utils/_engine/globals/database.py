@@ -13,9 +13,6 @@ from .difference import GlobalAction, Skipped, settings_actions
 from .rights import Parameters, Rights
 from .state import State
 
-NOT_CARRIED = frozenset({"default_transaction_read_only"})
-"""Database settings that a cutover's fence makes on the source; they must never reach the target."""
-
 
 def database_actions(
     conns: tuple[psycopg.Connection[t.Any], psycopg.Connection[t.Any]],
@@ -45,13 +42,25 @@ def database_actions(
         reason = f"belongs to {owner[1]} on the target; its settings, comment and privileges stay as they are"
         skipped.append(Skipped("database", database, reason))
         return actions
-    values = {name: value for name, value in wanted.settings.get(("", database), {}).items() if name not in NOT_CARRIED}
+    values = {name: value for name, value in wanted.settings.get(("", database), {}).items() if name not in sql.NOT_CARRIED}
     actions += settings_actions("", database, values, present, parameters, skipped)
     comments = [_comment(conn, database) for conn in conns]
     if comments[0] != comments[1]:
         statement = sql.comment_on("DATABASE", database, comments[0])
         actions.append(GlobalAction("comment", database, statement, statement))
     return actions + _privileges(conns, database, present, fresh)
+
+
+def limit_actions(conns: tuple[psycopg.Connection[t.Any], psycopg.Connection[t.Any]], database: str) -> list[GlobalAction]:
+    """Connection limit and template mark of ``database``; they come last, because they would hold for our own sessions too."""
+    query = "SELECT datconnlimit, datistemplate FROM pg_database WHERE datname = %s"
+    ours, theirs = (conn.execute(query, [database]).fetchone() for conn in conns)
+    if ours is None or theirs is None:
+        return []
+    words = [f"CONNECTION LIMIT {ours[0]}"] if ours[0] != theirs[0] and ours[0] >= -1 else []
+    words += [f"IS_TEMPLATE {str(ours[1]).lower()}"] if ours[1] != theirs[1] else []
+    statements = [f"ALTER DATABASE {quote_ident(database)} {word}" for word in words]
+    return [GlobalAction("limit", database, statement, statement) for statement in statements]
 
 
 def _comment(conn: psycopg.Connection[t.Any], database: str) -> str | None:

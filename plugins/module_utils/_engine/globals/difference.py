@@ -17,12 +17,9 @@ from ..spec import Endpoint
 from . import statements as sql
 from .marker import MARKER, Marker, fingerprint, is_verifier
 from .rights import Parameters, Rights
-from .state import ATTRIBUTES, Membership, Role, State
+from .state import ATTRIBUTES, BOOTSTRAP, Membership, Role, State
 
-BOOTSTRAP = 10
-"""OID of the role that initdb made."""
-
-SOFT = frozenset({"setting", "parameter", "membership", "comment"})
+SOFT = frozenset({"setting", "parameter", "membership", "comment", "limit"})
 """Kinds whose refusal by a provider is reported and does not end the run."""
 
 
@@ -55,9 +52,11 @@ class Options:
 
     superuser_policy: str
     exclude: frozenset[str]
-    databases: frozenset[str] | None
+    databases: frozenset[str] | None  # of the source, already resolved; None: all
     passwords: t.Mapping[str, str] = dataclasses.field(repr=False)
     encrypt: t.Callable[[str, str], str]
+    tablespaces: frozenset[str] = frozenset()  # of the source, mapped to others of the target
+    of_databases: bool = False  # ALTER DATABASE ... SET too; a migration does it when it makes the database (plan_database)
 
 
 class Difference:
@@ -83,14 +82,19 @@ class Difference:
         for role in self.roles.values():
             self._comment(role)
         admin = self._admin_memberships()
-        for membership in self._wanted.memberships.values():
+        for membership in self._memberships():
             self._membership(membership)
+        self._say_grantors()
         for (role_name, database), values in self._wanted.settings.items():
             self._setting(role_name, database, values)
         for (parameter, grantee), privileges in self._wanted.parameters.items():
             self._parameter(parameter, grantee, privileges)
-        for tablespace in self._wanted.tablespaces:
-            self._skip("tablespace", tablespace, "tablespaces need a superuser and folders on the target; tables go to the default one")
+        for tablespace in set(self._wanted.tablespaces) - self._options.tablespaces:
+            self._skip(
+                "tablespace",
+                tablespace,
+                "needs a superuser and a folder on the target; tables go to the default one (see globals.tablespaces)",
+            )
         self._marker(admin)
 
     def _skip(self, kind: str, name: str, reason: str, level: str = "warning") -> None:
@@ -224,6 +228,39 @@ class Difference:
                 mine.add(role.name)
         return frozenset(mine)
 
+    def _memberships(self) -> t.Iterator[Membership]:
+        """What is to be granted: each grantor's grant by itself where the target takes them from anybody, else what they give together."""
+        if self._rights.superuser and self._rights.modern and self._wanted.version >= 160000:
+            return self._wanted.ordered_grants()
+        return iter(self._wanted.memberships.values())
+
+    def _grantor(self, source: Membership) -> str:
+        """Whom the grant comes from on the target. Only a superuser names somebody else (GRANTED BY), from 16 on somebody with ADMIN
+        OPTION; sources before 16 did not see to that, so that their grantors may lack it."""
+        name = source.grantors[0] if source.grantors else ""
+        if not self._rights.superuser:
+            return self._rights.user
+        if name in self.roles and (not self._rights.modern or self._wanted.version >= 160000 and self._wanted_admin(source.role, name)):
+            return name
+        return self._present.bootstrap if self._rights.modern else self._rights.user
+
+    def _wanted_admin(self, role: str, grantor: str) -> bool:
+        found = self._wanted.memberships.get((role, grantor))
+        return found is not None and found.admin and not self._why_not_grant(role)
+
+    def _say_grantors(self) -> None:
+        """Name the grantors of the source in whose place another stands on the target."""
+        replaced: dict[tuple[str, str], int] = {}
+        for source in self._wanted.grants:
+            name = source.grantors[0]
+            instead = self._grantor(source)
+            comes = source.member in self.roles and not self._why_not_grant(source.role)
+            if comes and not self._is_system(name) and name not in ("", instead):
+                replaced[name, instead] = replaced.get((name, instead), 0) + 1
+        for (name, instead), count in replaced.items():
+            why = "it cannot be their grantor there" if self._rights.superuser else "only a superuser names another grantor"
+            self._skip("grantor", name, f"the {count} membership(s) that it gave come from {instead} on the target: {why}", "info")
+
     def _membership(self, source: Membership) -> None:
         label = f"{source.member} in {source.role}"
         if source.member not in self.roles:
@@ -235,6 +272,10 @@ class Difference:
             self._skip("membership", label, reason)
             return
         wanted = self._translate(source, label)
+        if self._rights.superuser and self._rights.modern:
+            if wanted not in self._present.grants:
+                self._add("membership", label, sql.grant_membership(wanted, modern=True, by=wanted.grantors[0]))
+            return
         present = self._present.memberships.get((source.role, source.member))
         if present is not None and (wanted.admin, wanted.inherit, wanted.set) == (present.admin, present.inherit, present.set):
             return
@@ -244,7 +285,9 @@ class Difference:
         if present is not None and not self._rights.modern and present.admin and not wanted.admin:
             self._add("membership", label, f"REVOKE ADMIN OPTION FOR {quote_ident(source.role)} FROM {quote_ident(source.member)}")
             return
-        self._add("membership", label, sql.grant_membership(wanted, modern=self._rights.modern))
+        by = self._grantor(source)
+        named = by if self._rights.superuser and by != self._rights.user else ""
+        self._add("membership", label, sql.grant_membership(wanted, modern=self._rights.modern, by=named))
 
     def _is_system(self, name: str) -> bool:
         role = self._wanted.roles.get(name)
@@ -271,7 +314,7 @@ class Difference:
         if self._rights.modern:
             inherit = inherits if source.inherit is None else source.inherit
             settable = True if source.set is None else source.set
-            return dataclasses.replace(source, inherit=inherit, set=settable, grantors=(self._rights.user,))
+            return dataclasses.replace(source, inherit=inherit, set=settable, grantors=(self._grantor(source),))
         if source.set is False:
             self._skip("option", f"SET of {label}", "before version 16 every member may SET ROLE: the grant is wider than on the source")
         if source.inherit is not None and source.inherit != inherits:
@@ -285,13 +328,20 @@ class Difference:
             return
         label = f"{role or 'ALL'}{' in ' + database if database else ''}"
         if database and database not in self._present.databases:
+            if self._options.of_databases:
+                self._skip("setting", label, "the database is not on the target yet; its migration brings it", "info")
             return  # comes when the database does: plan_database
         if role in self._fixed:
             self._skip("setting", label, "the role cannot be altered on the target")
             return
         if not role and database:
-            return  # plan_database
-        if not role and not self._rights.superuser:
+            if not self._options.of_databases:
+                return  # plan_database
+            values = {name: value for name, value in values.items() if name not in sql.NOT_CARRIED}
+            if values and database not in self._present.administered:
+                self._skip("setting", label, f"{self._rights.user} does not own the database on the target")
+                return
+        if not role and not database and not self._rights.superuser:
             self._skip("setting", "ALTER ROLE ALL", "only a superuser makes settings for all roles")
             return
         self.actions += settings_actions(role, database, values, self._present, self._parameters, self.skipped)

@@ -18,7 +18,7 @@ from ..postgres.identifiers import quote_ident, quote_literal
 from ..postgres.session import connect, server_errors
 from ..spec import Endpoint
 from . import statements as sql
-from .state import ATTRIBUTES, Membership, State, read_state
+from .state import ATTRIBUTES, State, read_state
 
 HEADER = (
     "SET default_transaction_read_only = off",
@@ -84,18 +84,8 @@ def _settings(state: State, *, role_only: bool) -> t.Iterator[str]:
 
 
 def _memberships(state: State) -> t.Iterator[str]:
-    """Grants in an order in which each grantor has what it gives (16 and later check that)."""
-    bootstrap = [role.name for role in state.roles.values() if role.oid == 10][0]
-    left: list[Membership] = list(state.grants)
-    admins: set[tuple[str, str]] = set()
-    while left:
-        ready = [g for g in left if g.grantors[0] in (bootstrap, "") or (g.role, g.grantors[0]) in admins or state.version < 160000]
-        for grant in ready or left[:1]:
-            left.remove(grant)
-            if grant.admin:
-                admins.add((grant.role, grant.member))
-            by = f" GRANTED BY {quote_ident(grant.grantors[0])}" if grant.grantors[0] else ""
-            yield sql.grant_membership(grant, modern=state.version >= 160000) + by
+    for grant in state.ordered_grants():
+        yield sql.grant_membership(grant, modern=state.version >= 160000, by=grant.grantors[0])
 
 
 def _parameters(state: State) -> t.Iterator[str]:

@@ -14,11 +14,12 @@ import re
 import typing as t
 
 from ..errors import MigrationError, SpecificationError
+from ..postgres.catalog import is_selection, list_databases, select
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import APPLICATION, quote_ident
 from ..postgres.session import connect, server_errors
 from ..spec import Endpoint
-from .database import database_actions
+from .database import database_actions, limit_actions
 from .difference import SOFT, Difference, GlobalAction, Options, Skipped
 from .marker import MARKER, Marker
 from .rights import Parameters, read_rights
@@ -65,34 +66,42 @@ def plan_globals(
     exclude: t.Iterable[str] = (),
     passwords: t.Mapping[str, str] | None = None,
     verifiers: bool = True,
+    tablespaces: t.Iterable[str] = (),
+    of_databases: bool = False,
 ) -> GlobalsPlan:
     """Compare both servers; nothing is written.
 
-    :param databases: whose role settings come along where they exist on the target already; none or ``all``: every one.
+    :param databases: whose role settings come along where they exist on the target already: names, or a selection as
+        :func:`..postgres.catalog.select` reads it; none: every one.
     :param superuser_policy: ``remove`` leaves the source's superusers out, ``demote`` makes ordinary roles of them.
     :param exclude: roles to leave out.
     :param passwords: role to password or verifier, for sources that show none; what is sent is always a verifier.
     :param verifiers: carry over what the source shows; otherwise the roles that need a password are in ``skipped``.
+    :param tablespaces: of the source, for which the target has others: these are not named as left behind.
+    :param of_databases: bring the settings of these databases themselves, too (ALTER DATABASE ... SET).
     :raises SpecificationError: for another policy.
     :raises MigrationError: if a server refuses to be read.
     """
     if superuser_policy not in SUPERUSER_POLICIES:
         raise SpecificationError(f"superuser_policy is {superuser_policy!r}; allowed: {', '.join(SUPERUSER_POLICIES)}.", code="PGM7002")
-    selected = frozenset(databases)
+    named = list(databases)
     with contextlib.ExitStack() as stack:
         source_conn = stack.enter_context(connect(source, purpose="globals"))
         target_conn = stack.enter_context(connect(target, purpose="globals"))
         with server_errors("read roles and settings", source, code="PGM7001"):
             wanted = read_state(source_conn, passwords=verifiers)
+            chosen = select(named, list_databases(source_conn)) if is_selection(named) else named
         with server_errors("read roles and settings", target, code="PGM7001"):
             present = read_state(target_conn)
             rights = read_rights(target_conn, present)
             options = Options(
                 superuser_policy,
                 frozenset(exclude),
-                None if not selected or "all" in selected else selected,
+                frozenset(chosen) if named else None,
                 dict(passwords or {}),
                 lambda role, password: target_conn.pgconn.encrypt_password(password.encode(), role.encode()).decode(),
+                frozenset(tablespaces),
+                of_databases,
             )
             difference = Difference(source, target, wanted, present, rights, Parameters(target_conn, rights), options)
             difference.compute()
@@ -120,6 +129,17 @@ def plan_database(source: Endpoint, target: Endpoint, database: str, *, fresh: b
     before = {"database": database}
     after = {**before, "statements": [a.statement for a in actions]} if actions else before
     return GlobalsPlan(target, actions, skipped, before, after)
+
+
+def plan_limits(source: Endpoint, target: Endpoint, database: str) -> GlobalsPlan:
+    """The connection limit and the template mark of ``database``, for the end of its migration (pg_dump --create writes both)."""
+    with (
+        connect(source, purpose="globals") as source_conn,
+        connect(target, purpose="globals") as target_conn,
+        server_errors(f"read the limits of {database}", target, code="PGM7001"),
+    ):
+        actions = limit_actions((source_conn, target_conn), database)
+    return GlobalsPlan(target, actions, [], {"database": database}, {"database": database, "statements": [a.statement for a in actions]})
 
 
 def apply_globals(plan: GlobalsPlan) -> list[str]:

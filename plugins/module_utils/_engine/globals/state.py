@@ -12,6 +12,9 @@ import typing as t
 
 from ..postgres.drivers import psycopg
 
+BOOTSTRAP = 10
+"""OID of the role that initdb made."""
+
 ATTRIBUTES: tuple[tuple[str, str, str], ...] = (
     ("superuser", "SUPERUSER", "rolsuper"),
     ("inherit", "INHERIT", "rolinherit"),
@@ -64,6 +67,7 @@ class State:
     :ivar parameters: parameter grants of 15 and later: (parameter, grantee) to {privilege: with grant option}.
     :ivar grants: every single grant of a membership, with its one grantor.
     :ivar owner: does the login own a database or anything in one?
+    :ivar administered: databases whose owner the login can act as.
     :ivar owned: the memberships whose grantor is the login itself, with their options (16 and later).
     """
 
@@ -78,7 +82,25 @@ class State:
     parameters: dict[tuple[str, str], dict[str, bool]]
     tablespaces: tuple[str, ...]
     databases: frozenset[str]
+    administered: frozenset[str]
     owner: bool
+
+    @property
+    def bootstrap(self) -> str:
+        """Name of the role that initdb made, from which all rights come."""
+        return next((role.name for role in self.roles.values() if role.oid == BOOTSTRAP), "")
+
+    def ordered_grants(self) -> t.Iterator[Membership]:
+        """Every single grant, each after those by which its grantor has what it gives (16 and later check that)."""
+        left: list[Membership] = list(self.grants)
+        admins: set[tuple[str, str]] = set()
+        while left:
+            ready = [g for g in left if g.grantors[0] in (self.bootstrap, "") or (g.role, g.grantors[0]) in admins or self.version < 160000]
+            for grant in ready or left[:1]:
+                left.remove(grant)
+                if grant.admin:
+                    admins.add((grant.role, grant.member))
+                yield grant
 
     def is_member(self, member: str, role: str) -> bool:
         """Is ``member`` directly or indirectly in ``role``?"""
@@ -119,6 +141,7 @@ def read_state(conn: psycopg.Connection[t.Any], *, passwords: bool = True) -> St
         _parameters(conn) if version >= 150000 else {},
         tuple(row[0] for row in conn.execute("SELECT spcname::text FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY 1")),
         frozenset(row[0] for row in conn.execute("SELECT datname::text FROM pg_database WHERE NOT datistemplate")),
+        frozenset(row[0] for row in conn.execute("SELECT datname::text FROM pg_database WHERE pg_has_role(datdba, 'USAGE')")),
         bool(_one(conn, _OWNS)[0]),
     )
 

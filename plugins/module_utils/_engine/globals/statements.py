@@ -93,13 +93,19 @@ def password_clause(password: str | None, *, shown: bool) -> str:
     return f"PASSWORD {HIDDEN_PASSWORD if shown else quote_literal(password)}"
 
 
-def grant_membership(wanted: Membership, *, modern: bool) -> str:
-    """GRANT of a membership with its options; before 16 there is only ADMIN."""
+NOT_CARRIED = frozenset({"default_transaction_read_only"})
+"""Settings of a database that a cutover's fence makes on the source; they must never reach the target."""
+
+
+def grant_membership(wanted: Membership, *, modern: bool, by: str = "") -> str:
+    """GRANT of a membership with its options; before 16 there is only ADMIN. ``by``: the grantor, where it is not the login."""
     grant = f"GRANT {quote_ident(wanted.role)} TO {quote_ident(wanted.member)}"
+    granted_by = f" GRANTED BY {quote_ident(by)}" if by else ""
     if not modern:
-        return grant + (" WITH ADMIN OPTION" if wanted.admin else "")
+        return grant + (" WITH ADMIN OPTION" if wanted.admin else "") + granted_by
     options = [("ADMIN", wanted.admin), ("INHERIT", wanted.inherit), ("SET", wanted.set)]
-    return grant + " WITH " + ", ".join(f"{word} {'TRUE' if value else 'FALSE'}" for word, value in options if value is not None)
+    words = ", ".join(f"{word} {'TRUE' if value else 'FALSE'}" for word, value in options if value is not None)
+    return f"{grant} WITH {words}{granted_by}"
 
 
 def comment_on(kind: str, name: str, comment: str | None) -> str:
