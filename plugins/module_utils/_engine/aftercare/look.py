@@ -13,6 +13,7 @@ import typing as t
 import urllib.parse
 
 from ..errors import MigrationError
+from ..globals.parameters import compare, read_parameters
 from ..migration.catalogue import now
 from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
 from ..postgres.drivers import psycopg
@@ -20,8 +21,6 @@ from ..postgres.identifiers import quote_ident, quote_literal, quote_qualified
 from ..postgres.profiles import Profile, profile_for
 from ..postgres.session import connect
 from ..spec import Endpoint, MigrationSpec
-from ..validate.context import read_settings
-from ..validate.parameters import compare
 
 WARNING, HINT = "warning", "hint"
 NAMED = 5
@@ -29,6 +28,9 @@ NAMED = 5
 
 PARAMETERS = 12
 """Parameters that are named one by one."""
+
+LARGE_PAGES = 1000
+"""Pages from which it is worth to vacuum a table before autovacuum does."""
 
 TIMEOUT = "30s"
 """Longest that one question may take."""
@@ -96,7 +98,7 @@ def _guarded(what: str, database: str, look: t.Callable[[], list[ToDo]]) -> list
 def _database(target: Endpoint, database: str) -> list[ToDo]:
     with connect(target, database, purpose="aftercare") as conn:
         conn.execute(f"SET statement_timeout = '{TIMEOUT}'".encode())
-        looks = (_statistics, _indexes, _constraints, _extensions, _warm_up)
+        looks = (_statistics, _visibility, _indexes, _constraints, _extensions, _warm_up)
         return [dataclasses.replace(item, database=database) for look in looks for item in look(conn)]
 
 
@@ -112,6 +114,21 @@ def _statistics(conn: psycopg.Connection[t.Any]) -> t.Iterator[ToDo]:
         names = [quote_qualified(schema, name) for schema, name in rows]
         command = f"ANALYZE {', '.join(names)};" if len(names) <= NAMED else "ANALYZE;"
         yield ToDo("statistics", WARNING, f"{len(names)} table(s) without statistics: {_some(names)}", command)
+
+
+def _visibility(conn: psycopg.Connection[t.Any]) -> t.Iterator[ToDo]:
+    """Large tables that no VACUUM has seen: what is copied in several chunks has no visibility map, so index-only scans read the table."""
+    rows = conn.execute(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid"
+        f" WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION} AND c.relpages >= %s"
+        " AND c.relallvisible < c.relpages / 2 AND coalesce(s.last_vacuum, s.last_autovacuum) IS NULL ORDER BY c.relpages DESC, 1, 2",
+        [LARGE_PAGES],
+    ).fetchall()
+    if rows:
+        names = [quote_qualified(schema, name) for schema, name in rows]
+        text = f"{len(names)} large table(s) that no VACUUM has seen, autovacuum comes by itself: {_some(names)}"
+        yield ToDo("visibility", HINT, text, f"VACUUM {', '.join(names)};" if len(names) <= NAMED else "VACUUM;")
 
 
 def _indexes(conn: psycopg.Connection[t.Any]) -> t.Iterator[ToDo]:
@@ -171,7 +188,7 @@ def _warm_up(conn: psycopg.Connection[t.Any]) -> t.Iterator[ToDo]:
 def _parameters(spec: MigrationSpec) -> list[ToDo]:
     """Parameters that the source has changed and the target has otherwise (R113); what has to fit the server's size is not compared."""
     with connect(spec.source, purpose="aftercare") as source, connect(spec.target, purpose="aftercare") as target:
-        differences = compare(read_settings(source), read_settings(target), profile_for(spec.target.type))
+        differences = compare(read_parameters(source), read_parameters(target), profile_for(spec.target.type))
     wanted = [one for one in differences if one.kind == "copy"]
     items = []
     for one in wanted[:PARAMETERS]:

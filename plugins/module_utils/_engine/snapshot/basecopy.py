@@ -24,17 +24,21 @@ from ..postgres.selection import Selection
 from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
 from . import finish, plan
+from .account import Account
 from .foreignkeys import add_foreign_keys, read_foreign_keys
 from .formats import Types, choose_format
 from .indexes import PG_CONSTRAINT, IndexBuilder, covered, read_indexes, session_setup
 from .largeobjects import copy_large_objects
 from .pool import TargetPool
+from .present import PresentSchema
 from .progress import Progress
 from .relay import Done, Route
 from .restraint import Restraint, free_connections, jobs_within, no_pressure
 from .schema import SchemaCopy
 from .selected import select
+from .sequences import MARGIN, sync_sequences
 from .tables import TableCopy
+from .tablespaces import INDEXES, move_to_tablespaces
 from .tools import Stopped
 
 RENEWALS = 10
@@ -105,6 +109,10 @@ class BaseCopy:
         self._moved = 0
         self._formats: dict[str, str] = {}
 
+    def standstill(self) -> float:
+        """Seconds since a figure of the copy has changed."""
+        return time.monotonic() - self._progress.moved
+
     def run(self) -> dict[str, t.Any]:
         """Do what is left.
 
@@ -150,14 +158,20 @@ class BaseCopy:
         spec = self._within_budget(source, control)
         self._progress.set(step="schema")
         selected = select(source, Selection.of(spec.copy), read_tables(source))
-        schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop, selected)
+        schema: SchemaCopy | PresentSchema
+        if spec.copy.present:
+            schema = PresentSchema(spec, database, control, self._progress, selected.tables)
+        else:
+            schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop, selected)
         schema.dump(self._job.snapshot)
         schema.apply_pre_data()
 
         tables = selected.tables
-        indexes = read_indexes(source, [table.oid for table in tables if table.kind == "r"])
+        made = [] if spec.copy.present else [table.oid for table in tables if table.kind == "r"]
+        indexes = read_indexes(source, made, spec.globals.tablespaces)
         ours = {table.qualified for table in tables}
-        keys = [key for key in read_foreign_keys(source) if key.relation in ours and (PG_CONSTRAINT, key.oid) not in selected.dropped]
+        keys = [] if spec.copy.present else read_foreign_keys(source, control.info.server_version)
+        keys = [key for key in keys if key.relation in ours and (PG_CONSTRAINT, key.oid) not in selected.dropped]
         matviews = finish.populated_matviews(source)
         self._choose_formats(source, control, tables)
         empty = sorted(table.label for table in tables if self._stays_empty(table))
@@ -168,19 +182,20 @@ class BaseCopy:
         open_.callback(builder.pool.close)
 
         self._progress.set(step="copy")
+        account = Account(self._job.workdir, {x.qualified: (x.label, self._formats[x.qualified]) for x in tables if x.kind == "r"})
         with self._restraint:
-            copied = self._copy_rows(open_, source, control, tables, builder)
+            copied = self._copy_rows(open_, source, control, tables, builder, account)
         self._progress.set(step="indexes")
         builder.pool.drain()
         self._progress.set(step="constraints")
-        pool = TargetPool(
-            spec.target, database, spec.copy.index_jobs, "finish tables", session_setup(control, spec.copy.index_jobs), self._stop
-        )
+        setup = session_setup(control, spec.target, spec.copy.index_jobs)
+        pool = TargetPool(spec.target, database, spec.copy.index_jobs, "finish tables", setup, self._stop)
         open_.callback(pool.close)
-        add_foreign_keys(control, pool, keys)  # before the rest: comments on them, row security and event triggers are among that
-        schema.apply_post_data(covered(indexes) | {(PG_CONSTRAINT, key.oid) for key in keys})
+        made_here = covered(indexes) | {(PG_CONSTRAINT, key.oid) for key in keys}
+        schema.apply_post_data(made_here, lambda: add_foreign_keys(control, pool, keys))
         self._progress.set(step="finish")
         self._finish(control, pool, schema, trees, matviews)
+        account.close(Ledger(control).chunks())
         self._progress.set(step="done")
         return copied
 
@@ -203,6 +218,7 @@ class BaseCopy:
         control: psycopg.Connection[t.Any],
         tables: t.Sequence[Table],
         builder: IndexBuilder,
+        account: Account,
     ) -> list[Done]:
         """All rows and large objects; the snapshot is given back when the last of them is on the target, and kept for the next run else."""
         snapshot, start_lsn, release = self._job.snapshot, self._job.start_lsn, self._release
@@ -210,7 +226,11 @@ class BaseCopy:
         for table in tables:
             if self._stays_empty(table):
                 builder.table_complete(table)
-        copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table))
+
+        def committed(done: Done) -> None:
+            account.add(done.planned.table.qualified, done.chunk.number, start_lsn, done.seconds)
+
+        copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table), committed)
         objects = _InBackground(lambda: self._large_objects(snapshot))
         try:
             for round_ in range(RENEWALS + 1):
@@ -280,15 +300,16 @@ class BaseCopy:
                 done_bytes += item.bytes
                 if done[0].start_lsn != start_lsn:
                     older.append(item.table.label)
-                if first:
-                    builder.table_complete(item.table)
+                builder.table_complete(item.table)
+                if not first:  # lost in the round before, though its last COMMIT, which was not answered, came through
+                    self._progress.add(tables_queued=-1, tables_complete=1)
                 continue
             kept = {chunk.chunk for chunk in done if chunk.start_lsn == start_lsn and chunk.chunks == len(item.chunks)}
             if done and not kept and not first:
                 again = item.bytes * len(done) // done[0].chunks
                 self._progress.add(chunks_done=-len(done), bytes_done=-again, rows_done=-sum(chunk.rows for chunk in done))
             if not kept and (done or len(item.chunks) > 1):
-                self._empty(control, item.table.qualified)
+                self._empty(control, item)
             done_chunks += len(kept)
             kept_bytes = sum(chunk.bytes for chunk in item.chunks if chunk.number in kept)
             done_bytes += kept_bytes
@@ -307,11 +328,11 @@ class BaseCopy:
             )  # fmt: skip
         return plan.bundle(left)
 
-    def _empty(self, control: psycopg.Connection[t.Any], relation: str) -> None:
+    def _empty(self, control: psycopg.Connection[t.Any], item: plan.PlannedTable) -> None:
         """Empty a table that is copied in several chunks, or was in part; else it is emptied in the transaction of its rows."""
         with control.transaction():
-            control.execute(f"TRUNCATE ONLY {relation}".encode())
-            control.execute(f"DELETE FROM {SCHEMA}.chunk WHERE relation = %s", [relation])
+            control.execute(plan.emptying([item]).encode())
+            control.execute(f"DELETE FROM {SCHEMA}.chunk WHERE relation = %s", [item.table.qualified])
 
     def _route(self, snapshot: str, start_lsn: int) -> Route:
         spec = self._spec
@@ -337,10 +358,11 @@ class BaseCopy:
         self,
         control: psycopg.Connection[t.Any],
         pool: TargetPool,
-        schema: SchemaCopy,
+        schema: SchemaCopy | PresentSchema,
         trees: t.Sequence[str],
         matviews: t.Collection[str],
     ) -> None:
+        selection = Selection.of(self._spec.copy)
         finish.analyze(pool, trees)
         try:
             finish.refresh_matviews(control, matviews)
@@ -348,9 +370,13 @@ class BaseCopy:
             self._progress.note(
                 f"A materialized view could not be refreshed: {exc.diag.message_primary or exc}. The cutover does not refresh it either."
             )
+        finish.analyze(pool, [view for view in finish.populated_matviews(control) if view in matviews])
         with connect(self._spec.source, self._job.database, purpose="base copy") as source:
             with server_errors("set the sequences", self._spec.target, self._job.database, kind=CopyError):
-                finish.set_sequences(source, control, partly=not Selection.of(self._spec.copy).everything)
+                partly = self._spec.copy.present or not selection.everything
+                sync_sequences(source, control, selection, partly=partly, margin=MARGIN if self._spec.online else 0)
+            if not self._spec.copy.present:
+                move_to_tablespaces(source, control, self._spec.globals.tablespaces, INDEXES)
             schema.take_back(source)
 
     def _under_snapshot(self, open_: contextlib.ExitStack, snapshot: str) -> psycopg.Connection[t.Any]:

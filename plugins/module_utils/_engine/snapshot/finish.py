@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""After rows, indexes and constraints: sequences, statistics, materialized views."""
+"""After rows, indexes and constraints: statistics, materialized views."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import typing as t
 
 from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS, Table
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import quote_literal, quote_qualified
+from ..postgres.identifiers import quote_qualified
 from .indexes import analysis
 from .pool import TargetPool
-
-BATCH = 500
 
 _MATVIEWS = f"""
     SELECT c.oid, n.nspname::text, c.relname::text, c.relispopulated FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -78,31 +76,6 @@ def _refresh(conn: psycopg.Connection[t.Any], name: str) -> None:
             conn.execute(statement)
         finally:
             conn.execute("SET search_path = pg_catalog")
-
-
-def set_sequences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], *, partly: bool = False) -> int:
-    """Set the target's sequences to the source's present values; the cutover sets them again, exactly.
-
-    :param partly: the migration leaves things out on purpose, so that some may not be there.
-    """
-    names = [
-        quote_qualified(schema, name)
-        for schema, name in source.execute(
-            f"SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            f" WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND {NOT_OF_EXTENSION} ORDER BY 1, 2"
-        ).fetchall()
-    ]
-    for start in range(0, len(names), BATCH):
-        part = names[start : start + BATCH]
-        query = " UNION ALL ".join(f"SELECT {quote_literal(name)}::text, last_value::bigint, is_called FROM {name}" for name in part)
-        values = source.execute(query.encode()).fetchall()
-        target.execute(
-            "SELECT count(pg_catalog.setval(s.name::regclass, s.value, s.called))"
-            " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)"
-            + (" WHERE to_regclass(s.name) IS NOT NULL" if partly else ""),
-            [[v[0] for v in values], [v[1] for v in values], [v[2] for v in values]],
-        )
-    return len(names)
 
 
 def analyzed_alone(conn: psycopg.Connection[t.Any], tables: t.Sequence[Table]) -> tuple[set[int], list[str]]:

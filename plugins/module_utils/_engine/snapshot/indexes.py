@@ -17,7 +17,7 @@ import typing as t
 from ..postgres.catalog import Table
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
-from ..spec import MigrationSpec
+from ..spec import Endpoint, MigrationSpec
 from .indexwork import IndexWork
 from .pool import TargetPool
 from .progress import Progress
@@ -33,16 +33,21 @@ SMALL_TABLE = 8 << 20
 GROUP = 50
 """Up to so many bytes of indexes and of table, tables are served in groups of so many."""
 
+LEAST_MEMORY, MOST_MEMORY = 256 << 10, 2 << 20
+"""kB: what a builder gets at least where the server's memory is not known, and at most."""
+
 _INDEXES = """
     SELECT i.indrelid, i.indexrelid, n.nspname::text, t.relname::text, c.relname::text, pg_get_indexdef(i.indexrelid), i.indisvalid,
            coalesce(con.oid, 0), coalesce(con.contype::text, ''), pg_get_constraintdef(con.oid), coalesce(con.condeferrable, false),
            coalesce(con.condeferred, false), i.indisclustered, i.indisreplident, coalesce(pg_relation_size(i.indexrelid), 0),
            am.amname::text,
+           coalesce(s.spcname::text, ''),
            ARRAY(SELECT a.attnum || ' SET STATISTICS ' || a.attstattarget FROM pg_attribute a
                   WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0)
       FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
       JOIN pg_namespace n ON n.oid = t.relnamespace
       JOIN pg_am am ON am.oid = c.relam
+      LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
       LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid AND con.contype IN ('p', 'u', 'x')
      WHERE i.indrelid = ANY(%s) ORDER BY i.indexrelid"""
 
@@ -55,7 +60,8 @@ _PRESENT = """
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """One index of the source. ``contype`` is ``p``, ``u``, ``x`` where a constraint rests on it, else empty."""
+    """One index of the source. ``contype`` is ``p``, ``u``, ``x`` where a constraint rests on it, else empty; ``tablespace`` where it
+    is built on the target, empty for the default one."""
 
     table_oid: int
     oid: int
@@ -73,6 +79,7 @@ class Index:
     replident: bool
     bytes: int
     method: str
+    tablespace: str
     statistics: tuple[str, ...]
 
     @property
@@ -92,7 +99,13 @@ class Index:
 
     def create(self) -> str:
         """CREATE INDEX; nothing happens where it exists."""
-        return self.definition.replace(" INDEX ", " INDEX IF NOT EXISTS ", 1)
+        return self._placed(self.definition.replace(" INDEX ", " INDEX IF NOT EXISTS ", 1))
+
+    def _placed(self, statement: str) -> str:
+        """``statement`` so that what it builds lies in :attr:`tablespace`."""
+        if not self.tablespace:
+            return statement
+        return f"SET default_tablespace = {quote_ident(self.tablespace)}; {statement}; RESET default_tablespace"
 
     def attach(self) -> str:
         """The constraint, or an empty string."""
@@ -100,7 +113,7 @@ class Index:
             return ""
         head = f"ALTER TABLE ONLY {self.relation} ADD CONSTRAINT {quote_ident(self.name)} "
         if self.whole:
-            return head + str(self.condef)
+            return self._placed(head + str(self.condef))
         kind = "PRIMARY KEY" if self.contype == "p" else "UNIQUE"
         timing = (" DEFERRABLE" if self.deferrable else "") + (" INITIALLY DEFERRED" if self.deferred else "")
         return f"{head}{kind} USING INDEX {quote_ident(self.name)}{timing}"
@@ -115,12 +128,15 @@ class Index:
         return marks
 
 
-def read_indexes(conn: psycopg.Connection[t.Any], table_oids: t.Sequence[int]) -> list[Index]:
-    """The valid indexes of these tables; pg_dump too leaves the others out."""
+def read_indexes(conn: psycopg.Connection[t.Any], table_oids: t.Sequence[int], tablespaces: t.Mapping[str, str]) -> list[Index]:
+    """The valid indexes of these tables; pg_dump too leaves the others out.
+
+    :param tablespaces: of the source to those of the target.
+    """
     rows = conn.execute(_INDEXES, [list(table_oids)]).fetchall()
     indexes = []
-    for *fields, statistics in rows:
-        everything: list[t.Any] = [*fields, tuple(statistics)]
+    for *fields, space, statistics in rows:
+        everything: list[t.Any] = [*fields, tablespaces.get(space, ""), tuple(statistics)]
         indexes.append(Index(*everything))
     return [index for index in indexes if index.valid]
 
@@ -130,20 +146,40 @@ def covered(indexes: t.Iterable[Index]) -> set[tuple[int, int]]:
     return {(PG_CONSTRAINT, i.constraint_oid) if i.contype else (PG_CLASS, i.oid) for i in indexes}
 
 
-def session_setup(conn: psycopg.Connection[t.Any], jobs: int) -> str:
-    """Settings for sessions that build: memory by what the server was given, no wait for the disk at each commit.
+def builder_resources(jobs: int, vcores: int, memory_gb: int, shared: int, own: int) -> dict[str, str]:
+    """Memory and parallel workers of one of ``jobs`` builders, as settings.
 
-    A server's memory cannot be asked for; ``shared_buffers`` is a quarter of it by the manual's advice (20.4.1). All builders
-    together get half of that, each at least what the server would give it and 256 MB.
+    A server's size cannot be asked for. Where the inventory does not say it, ``shared_buffers`` is taken for a quarter of the memory by
+    the manual's advice (20.4.1), and each builder gets at least 256 MB. All builders together get an eighth of the memory, each at least
+    what the server would give it. CPUs are shared evenly, the builder itself among its processes, and one builder alone leaves a CPU to
+    others; where they are not known, the server's own default stays.
+
+    :param vcores: CPUs of the target, 0: not known. :param memory_gb: its memory in GB, 0: not known.
+    :param shared: its ``shared_buffers`` in kB. :param own: its ``maintenance_work_mem`` in kB.
     """
+    jobs = max(1, jobs)
+    memory = min(MOST_MEMORY, (memory_gb << 20 if memory_gb else shared * 4) // 8 // jobs)
+    settings = {"maintenance_work_mem": f"{max(own, memory if memory_gb else max(memory, LEAST_MEMORY))}kB"}
+    if vcores:
+        settings["max_parallel_maintenance_workers"] = str(max(0, min(vcores // jobs, vcores - 1) - 1))
+    return settings
+
+
+def session_setup(conn: psycopg.Connection[t.Any], target: Endpoint, jobs: int) -> str:
+    """Settings for sessions that build: see :func:`builder_resources`, and no wait for the disk at each commit."""
     row = conn.execute(
         "SELECT max(setting::bigint) FILTER (WHERE name = 'shared_buffers') * 8, max(setting::bigint) FILTER (WHERE name ~ '^maint')"
         " FROM pg_settings WHERE name IN ('shared_buffers', 'maintenance_work_mem')"
     ).fetchone()
     shared, own = (int(v or 0) for v in row or (0, 0))
-    wanted = max(own, 256 << 10, min(2 << 20, shared // 2 // max(1, jobs)))
-    quiet = "SET synchronous_commit = off; SET lock_timeout = '10min'; SET client_min_messages = warning"
-    return f"SET maintenance_work_mem = '{wanted}kB'; {quiet}"
+    vcores = target.vcores if conn.info.server_version >= 110000 else 0  # builds are not parallel before
+    wanted = {
+        **builder_resources(jobs, vcores, target.memory_gb, shared, own),
+        "synchronous_commit": "off",
+        "lock_timeout": "10min",
+        "client_min_messages": "warning",
+    }
+    return "; ".join(f"SET {name} = '{value}'" for name, value in wanted.items())
 
 
 class IndexBuilder:
@@ -177,7 +213,7 @@ class IndexBuilder:
         jobs = spec.copy.index_jobs
         progress.set(indexes_total=len(indexes), indexes_done=0)
         self._work = IndexWork(indexes, jobs, progress)
-        self.pool = TargetPool(spec.target, database, jobs, "index", session_setup(control, jobs), stop)
+        self.pool = TargetPool(spec.target, database, jobs, "index", session_setup(control, spec.target, jobs), stop)
 
     def table_complete(self, table: Table) -> None:
         """``table`` has all its rows: build its indexes, then ANALYZE it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import typing as t
 
+from ..postgres.catalog import PIECE, large_object_digest
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_literal
 from .tools import Stopped
@@ -17,14 +18,8 @@ from .tools import Stopped
 BATCH = 100
 """Large objects in one target transaction: each is a lock, and the lock table is finite."""
 
-PIECE = 4 << 20
-"""Bytes read at once."""
-
 _DIGEST = f"""
-    SELECT m.oid::bigint, coalesce((WITH RECURSIVE p(i, d) AS (
-             SELECT 0::bigint, lo_get(m.oid, 0, {PIECE})
-             UNION ALL SELECT i + 1, lo_get(m.oid, (i + 1) * {PIECE}, {PIECE}) FROM p WHERE length(d) = {PIECE})
-           SELECT string_agg(md5(d), '' ORDER BY i) FROM p), '') || md5(coalesce(obj_description(m.oid, 'pg_largeobject'), ''))
+    SELECT m.oid::bigint, {large_object_digest("m.oid")} || md5(coalesce(obj_description(m.oid, 'pg_largeobject'), ''))
       FROM pg_largeobject_metadata m WHERE m.oid = ANY(%s::bigint[]::oid[])"""
 
 

@@ -45,12 +45,13 @@ class Chunk:
 @dataclasses.dataclass(frozen=True)
 class PlannedTable:
     """A table, the file that held it when the snapshot was taken, and its chunks. ``used``: the target's table has been written to,
-    if only by a transaction that was rolled back."""
+    if only by a transaction that was rolled back. ``referenced``: another table's foreign key on the target points at it."""
 
     table: Table
     filenode: int
     chunks: tuple[Chunk, ...]
     used: bool = False
+    referenced: bool = False
 
     @property
     def bytes(self) -> int:
@@ -68,6 +69,18 @@ class Unit:
     def bytes(self) -> int:
         """Estimated bytes of the tables' files."""
         return sum(chunk.bytes for dummy, chunk in self.parts)
+
+
+def emptying(tables: t.Iterable[PlannedTable]) -> str:
+    """Statements that empty these tables of the target. One that is referenced cannot be truncated alone (manual, TRUNCATE)."""
+    statements = []
+    whole = []
+    for item in tables:
+        if item.referenced:
+            statements.append(f"DELETE FROM ONLY {item.table.qualified}")
+        else:
+            whole.append(f"ONLY {item.table.qualified}")
+    return "; ".join(statements + ([f"TRUNCATE {', '.join(whole)}"] if whole else []))
 
 
 def cut(size: int, pieces: int) -> list[tuple[int | None, int | None]]:
@@ -185,11 +198,17 @@ def bundle(parts: t.Iterable[tuple[PlannedTable, Chunk]]) -> list[Unit]:
 
 
 def mark_used(target: psycopg.Connection[t.Any], planned: t.Sequence[PlannedTable]) -> list[PlannedTable]:
-    """``planned`` with what the target's files show: only an empty file needs no TRUNCATE before the rows come."""
+    """``planned`` with what the target shows: only an empty file needs no emptying before the rows come."""
     names = [item.table.qualified for item in planned]
-    query = "SELECT n FROM unnest(%s::text[]) n WHERE coalesce(pg_catalog.pg_relation_size(pg_catalog.to_regclass(n)), 0) > 0"
-    used = {row[0] for row in target.execute(query, [names])}
-    return [dataclasses.replace(item, used=item.table.qualified in used) for item in planned]
+    query = (
+        "SELECT n, coalesce(pg_catalog.pg_relation_size(t.oid), 0) > 0,"
+        " EXISTS (SELECT FROM pg_constraint k WHERE k.contype = 'f' AND k.confrelid = t.oid AND k.conrelid <> t.oid)"
+        " FROM unnest(%s::text[]) n, LATERAL (SELECT pg_catalog.to_regclass(n)::oid) t(oid)"
+    )
+    seen = {name: (used, referenced) for name, used, referenced in target.execute(query, [names])}
+    return [
+        dataclasses.replace(item, used=used, referenced=referenced) for item in planned for used, referenced in [seen[item.table.qualified]]
+    ]
 
 
 def remember(path: Path, start_lsn: int, planned: t.Sequence[PlannedTable]) -> list[PlannedTable]:

@@ -148,7 +148,9 @@ class TargetPool:
         diag = getattr(exc, "diag", None)
         words = " ".join(w for w in ((diag.message_primary, diag.message_detail) if diag else ()) if w) or " ".join(str(exc).split())
         hint = "Run the playbook again: what is built stays."
-        if state == "23505":
+        if state == "23505" and diag and diag.schema_name == "pg_catalog":  # two sessions made the same thing at the same moment
+            hint = "Something of this name is made on the target by somebody else, too: end that, then run the playbook again."
+        elif state == "23505":
             hint = "The source holds duplicates that its index should not allow (damaged, or a changed collation): repair them there."
         if state.startswith("53100"):
             hint = "The target's disk is full: enlarge it and run the playbook again."

@@ -16,7 +16,7 @@ TABLES_SHOWN = 200
 
 
 class Progress:
-    """The figures of one database's base copy; safe to use from several threads.
+    """The figures of one database's base copy; safe to use from several threads. ``moved`` is when one changed (monotonic clock).
 
     ``bytes_*`` are bytes of the source's tables, so that total and done are of one kind whatever the COPY format. ``copied`` in a report
     holds the tables, by label, that have changed since the last one.
@@ -31,6 +31,7 @@ class Progress:
         self._tables: dict[str, dict[str, t.Any]] = {}
         self._moved: set[str] = set()
         self.notes: list[str] = []
+        self.moved = time.monotonic()
 
     def set(self, **figures: t.Any) -> None:
         """Replace figures; a new ``step`` is reported at once."""
@@ -86,6 +87,7 @@ class Progress:
 
     def _send(self, now: bool = False) -> None:
         moment = time.monotonic()
+        self.moved = moment if self._changed or self._moved else self.moved
         if (self._changed or self._moved) and (now or moment - self._last >= INTERVAL):
             self._last = moment
             figures = {name: self._figures[name] for name in self._changed}

@@ -14,12 +14,13 @@ import dataclasses
 import typing as t
 
 from ..errors import CopyError
-from ..migration.ledger import FORGET_CHUNKS, MARK_CHUNK
+from ..migration.ledger import FIND_CHUNKS, FORGET_CHUNKS, MARK_CHUNK
 from ..postgres.drivers import asyncpg
+from ..postgres.identifiers import APPLICATION
 from ..postgres.lsn import format_lsn
 from ..postgres.session import connect_bulk
 from ..spec import Endpoint
-from .plan import Chunk, PlannedTable, Unit
+from .plan import Chunk, PlannedTable, Unit, emptying
 from .restraint import Restraint
 
 QUEUE = 8
@@ -29,6 +30,18 @@ QUEUE = 8
 FREEZE_FROM = 8 << 20
 """Bytes from which a whole table is copied frozen, which takes a TRUNCATE in the same transaction (manual, COPY). Below, the later
 vacuum is cheaper than the new files."""
+
+
+QUERY_LENGTH = 120
+"""Characters of a lock holder's query that are shown."""
+
+_LOCKS = f"""
+    SELECT l.pid, a.usename::text, a.query FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND l.relation IN (SELECT to_regclass(n)::oid FROM unnest($1::text[]) n) AND (l.mode = 'AccessExclusiveLock' OR $2)
+       AND coalesce(a.application_name, '') NOT LIKE '{APPLICATION}%'
+     ORDER BY l.mode = 'AccessExclusiveLock' DESC, l.granted DESC, a.xact_start LIMIT 1"""
+"""Reading a table waits for ACCESS EXCLUSIVE alone (of the source: $2 is false), emptying it for every lock."""
 
 
 class SnapshotGone(Exception):
@@ -82,7 +95,7 @@ class Relay:
         if self._target is None or self._target.is_closed():
             self._target = await connect_bulk(route.target, route.database, purpose="relay")
             await self._target.execute(f"SET client_encoding = '{route.encoding}'; SET lc_monetary = 'C'; SET synchronous_commit = off")
-            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):  # no trigger or foreign key is there yet; only a second guard
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):  # where it is refused, nothing is there that fires, or it rests
                 await self._target.execute("SET session_replication_role = replica")
         return self._source, self._target
 
@@ -93,26 +106,36 @@ class Relay:
                 conn.terminate()
         self._source = self._target = None
 
-    async def copy(self, unit: Unit, *, again: bool = False) -> list[Done]:
+    async def marked(self, unit: Unit) -> list[Done]:
+        """``unit`` if it is on the target: an attempt whose COMMIT was not answered may have been successful. Nothing otherwise."""
+        dummy, target = await self.open()
+        names = [planned.table.qualified for planned, dummy2 in unit.parts]
+        rows = await target.fetch(FIND_CHUNKS, format_lsn(self._route.start_lsn), names)
+        found = {(row["relation"], row["chunk"], row["chunks"]): row for row in rows}
+        done = []
+        for planned, chunk in unit.parts:
+            row = found.get((planned.table.qualified, chunk.number, chunk.count))
+            if row is None:
+                return []
+            done.append(Done(planned, chunk, row["rows"], row["bytes"], 0.0))
+        return done
+
+    async def copy(self, unit: Unit, *, again: bool = False, patience: float = 0.0) -> list[Done]:
         """Copy ``unit`` in one transaction on each side; ``again`` after an attempt that failed.
 
         A whole table is emptied first where that is worth its price, a new file: for FREEZE, or because it has been written to.
 
+        :param patience: seconds to wait for a lock; 0: as long as every session of ours does.
         :raises SnapshotGone: if the snapshot does not show these tables any more.
+        :raises asyncpg.LockNotAvailableError: if somebody has locked a table, on either side; see :meth:`holders`.
         :raises asyncpg.PostgresError: the server's refusal; both transactions are then rolled back.
         """
         source, target = await self.open()
+        brief = f"; SET LOCAL lock_timeout = '{patience:.3f}s'" if patience else ""
         try:
-            await self._begin_source(source, unit)
-            await target.execute("BEGIN")
-            emptied = {
-                p.table.oid: p.table.qualified for p, c in unit.parts if c.count == 1 and (again or p.used or c.bytes >= FREEZE_FROM)
-            }
-            if emptied:
-                await target.execute("TRUNCATE ONLY " + ", ONLY ".join(emptied.values()))
-            if again:  # an attempt whose COMMIT was not answered may have been successful
-                await target.executemany(FORGET_CHUNKS, [(name,) for name in emptied.values()])
-            done = [await self._part(source, target, p, c, freeze=p.table.oid in emptied) for p, c in unit.parts]
+            await self._begin_source(source, unit, brief)
+            fresh = await self._begin_target(target, unit, brief, again)
+            done = [await self._part(source, target, p, c, freeze=p.table.oid in fresh) for p, c in unit.parts]
             start = format_lsn(self._route.start_lsn)
             marks = [(d.planned.table.qualified, d.chunk.number, d.chunk.count, start, d.rows, d.bytes) for d in done]
             await target.executemany(MARK_CHUNK, marks)
@@ -123,7 +146,32 @@ class Relay:
             await self._roll_back()
             raise
 
-    async def _begin_source(self, source: asyncpg.Connection, unit: Unit) -> None:
+    async def _begin_target(self, target: asyncpg.Connection, unit: Unit, brief: str, again: bool) -> set[int]:
+        """Our transaction on the target, with a lock on every table: COPY would be sent rows before it has its own.
+
+        :return: OIDs (of the source) of the tables that were given a new file in it.
+        """
+        await target.execute(f"BEGIN{brief}")
+        emptied = [p for p, c in unit.parts if c.count == 1 and (again or p.used or (c.bytes >= FREEZE_FROM and not p.referenced))]
+        gone = {planned.table.oid for planned in emptied}
+        if emptied:
+            await target.execute(emptying(emptied))
+        if kept := [planned.table.qualified for planned, dummy in unit.parts if planned.table.oid not in gone]:
+            await target.execute(f"LOCK TABLE ONLY {', ONLY '.join(kept)} IN ROW EXCLUSIVE MODE")
+        if again:  # an attempt whose COMMIT was not answered may have been successful
+            await target.executemany(FORGET_CHUNKS, [(planned.table.qualified,) for planned in emptied])
+        return {planned.table.oid for planned in emptied if not planned.referenced}
+
+    async def holders(self, unit: Unit) -> str:
+        """Who has locked, or is about to lock, a table of ``unit``, for people; empty if it is over or not to be seen."""
+        names = [planned.table.qualified for planned, dummy in unit.parts]
+        for side, conn in zip(("source", "target"), await self.open(), strict=True):
+            rows = await conn.fetch(_LOCKS, names, side == "target")
+            if rows:
+                return f"{_holder(rows[0])} on the {side}"
+        return ""
+
+    async def _begin_source(self, source: asyncpg.Connection, unit: Unit, brief: str) -> None:
         """Our transaction on the source: the snapshot, and proof that it still shows what the tables held.
 
         TRUNCATE and rewriting ALTER TABLE take rows from all snapshots (PostgreSQL manual 13.6), and give the table a new file.
@@ -132,9 +180,11 @@ class Relay:
         names = ", ONLY ".join(planned.table.qualified for planned in tables.values())
         try:
             await source.execute(
-                f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT '{self._route.snapshot}';"
+                f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT '{self._route.snapshot}'{brief};"
                 f" LOCK TABLE ONLY {names} IN ACCESS SHARE MODE"
             )
+        except asyncpg.LockNotAvailableError:  # of the same class (55) as a snapshot that is not there
+            raise
         except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.ObjectNotInPrerequisiteStateError) as exc:
             raise SnapshotGone(f"the snapshot {self._route.snapshot} has ended ({exc})") from exc
         except asyncpg.UndefinedTableError as exc:
@@ -214,6 +264,15 @@ class Relay:
                 await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
             except (Exception, asyncio.CancelledError):
                 conn.terminate()
+
+
+def _holder(row: t.Mapping[str, t.Any]) -> str:
+    if row["pid"] is None:
+        return "a prepared transaction (pg_prepared_xacts)"
+    told = row["query"] if row["query"] != "<insufficient privilege>" else ""
+    said = " ".join((told or "query not told").split())
+    shown = said if len(said) <= QUERY_LENGTH else said[: QUERY_LENGTH - 3] + "..."
+    return f"pid {row['pid']} of {row['usename'] or '?'} ({shown})"
 
 
 def _rows(status: str) -> int:

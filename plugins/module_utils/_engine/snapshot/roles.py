@@ -114,7 +114,8 @@ def lend_create(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.
 
 def take_back_create(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], plan: RolePlan) -> None:
     """Undo :func:`lend_create`: who has CREATE on the target but not on the source loses it."""
-    pairs = [(s, o) for s, o in source.execute(_OWNERS).fetchall() if o not in plan.unowned]
+    there = {row[0] for row in target.execute("SELECT nspname::text FROM pg_namespace")}  # the others are left out
+    pairs = [(s, o) for s, o in source.execute(_OWNERS).fetchall() if o not in plan.unowned and s in there]
     without = source.execute(
         "SELECT p.s, p.o FROM unnest(%s::text[], %s::text[]) p(s, o) WHERE NOT has_schema_privilege(p.o, p.s, 'CREATE')",
         [[s for s, dummy in pairs], [o for dummy, o in pairs]],

@@ -18,6 +18,7 @@ from .archive import Archive, Entry, Statement, adapt, wanted
 from .progress import Progress
 from .roles import RolePlan, lend_create, plan_roles, take_back_create
 from .selected import Selected
+from .tablespaces import TABLES, move_to_tablespaces
 from .target import PRE_DATA
 from .tools import Stopped, connection_string, find_tools, password_file, run_tool
 
@@ -26,6 +27,9 @@ BATCH = 200
 
 SEGMENT = 1000
 """Entries in one transaction of the post-data: the lock table of a server is finite (``max_locks_per_transaction``)."""
+
+PG_PROC = 1255
+"""OID of the catalog itself, as an archive's table of contents has it."""
 
 NAMED = 20
 """Relations that are named for each tablespace that is left out."""
@@ -46,11 +50,37 @@ _ELSEWHERE = f"""
        AND (coalesce(i.indrelid, c.oid) = ANY(%s) OR c.relkind = 'm') ORDER BY 1, 2"""
 
 
-def not_dumped(source: psycopg.Connection[t.Any], selected: Selected) -> list[str]:
-    """What we have pg_dump leave out of the archive altogether, for people: tablespaces and subscriptions, each by its name."""
+_STATISTICS = """
+    SELECT s.oid::bigint, ARRAY(SELECT d.refobjid::bigint FROM pg_depend d WHERE d.classid = 'pg_statistic_ext'::regclass
+                                   AND d.objid = s.oid AND d.refclassid = 'pg_proc'::regclass)
+      FROM pg_statistic_ext s JOIN pg_class c ON c.oid = s.stxrelid WHERE c.relkind IN ('r', 'p')"""
+
+
+def statistics_of_tables(source: psycopg.Connection[t.Any]) -> dict[int, list[int]]:
+    """OIDs of the extended statistics of ordinary and partitioned tables, with those of the functions in their expressions."""
+    if source.info.server_version < 100000:
+        return {}
+    return dict(source.execute(_STATISTICS).fetchall())
+
+
+def partitioned_indexes(source: psycopg.Connection[t.Any]) -> set[tuple[int, int]]:
+    """Catalog and OID of the indexes of partitioned tables, and of the constraints that rest on them."""
+    return set(
+        source.execute(
+            "SELECT 'pg_class'::regclass::bigint, oid::bigint FROM pg_class WHERE relkind = 'I' UNION ALL"
+            " SELECT 'pg_constraint'::regclass::bigint, k.oid::bigint FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
+            " WHERE k.contype IN ('p', 'u', 'x') AND c.relkind = 'p'"
+        ).fetchall()
+    )
+
+
+def not_dumped(source: psycopg.Connection[t.Any], selected: Selected, tablespaces: t.Container[str] = ()) -> list[str]:
+    """What we have pg_dump leave out of the archive altogether, for people: tablespaces (other than the mapped ``tablespaces``) and
+    subscriptions, each by its name."""
     places: dict[str, list[str]] = {}
     for place, name in source.execute(_ELSEWHERE, [[table.oid for table in selected.tables]]):
-        places.setdefault(place, []).append(name)
+        if place not in tablespaces:
+            places.setdefault(place, []).append(name)
     notes = []
     for place, names in places.items():
         shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
@@ -94,9 +124,11 @@ class SchemaCopy:
         self._tools = find_tools(spec.copy.bindir, major)
         self._archive = Archive(workdir / "schema.dump", self._tools, stop)
         self.roles: RolePlan = plan_roles(spec, source, target)
+        self._statistics = statistics_of_tables(source)
+        self._partitioned = partitioned_indexes(source)
         row = target.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
         self._superuser = bool(row and row[0])
-        for note in (*self.roles.notes, *selected.notes(), *not_dumped(source, selected)):
+        for note in (*self.roles.notes, *selected.notes(), *not_dumped(source, selected, spec.globals.tablespaces)):
             progress.note(note)
 
     def dump(self, snapshot: str) -> None:
@@ -124,32 +156,53 @@ class SchemaCopy:
         fresh.replace(path)
 
     def apply_pre_data(self) -> None:
-        """Everything that tables need before their rows; once."""
+        """Everything that tables need before their rows, and extended statistics of theirs; once."""
         self._check_extensions()
         if self._ledger.step_done(PRE_DATA):
             return
-        chosen = [e for e in self._chosen() if not e.post]
+        everything = self._chosen()
+        chosen = [e for e in everything if not e.post]
         self._session()
         containers = [e for e in chosen if e.kind in ("SCHEMA", "EXTENSION") or (e.kind == "ACL" and e.rest.startswith("- SCHEMA "))]
         self._run(containers)
         with self._target.transaction():
             lend_create(self._source, self._target, self.roles)
         self._run([e for e in chosen if e not in set(containers)])
+        self._run(self._early(everything))
+        move_to_tablespaces(self._source, self._target, self._spec.globals.tablespaces, TABLES)
         self._ledger.mark_step(PRE_DATA)
 
-    def apply_post_data(self, built: t.Collection[tuple[int, int]]) -> None:
+    def apply_post_data(self, built: t.Collection[tuple[int, int]], foreign_keys: t.Callable[[], None]) -> None:
         """What is left of the schema after the data; each segment once.
 
         :param built: catalog and OID (of the source) of what the caller makes itself: indexes, constraints.
+        :param foreign_keys: makes the foreign keys, when the keys of partitioned tables are there, which come out of their partitions'
+            indexes; before the rest: comments on them, row security and event triggers are among that.
         """
-        chosen = [e for e in self._chosen(quiet=True) if e.post and (e.catalog, e.oid) not in built]
+        everything = self._chosen(quiet=True)
+        early = set(self._early(everything))
+        chosen = [e for e in everything if e.post and (e.catalog, e.oid) not in built and e not in early]
+        attached = [e for e in chosen if e.kind == "INDEX ATTACH" or (e.catalog, e.oid) in self._partitioned]
         self._session()
-        for number, start in enumerate(range(0, len(chosen), SEGMENT)):
-            step = f"post-data {number}"
+        self._in_segments("partitioned indexes", attached)
+        foreign_keys()
+        done = set(attached)
+        self._in_segments("post-data", [e for e in chosen if e not in done])
+
+    def _in_segments(self, name: str, entries: t.Sequence[Entry]) -> None:
+        for number, start in enumerate(range(0, len(entries), SEGMENT)):
+            step = f"{name} {number}"
             if not self._ledger.step_done(step):
                 with self._target.transaction():
-                    self._run(chosen[start : start + SEGMENT])
+                    self._run(entries[start : start + SEGMENT])
                     self._ledger.mark_step(step)
+
+    def _early(self, entries: t.Sequence[Entry]) -> list[Entry]:
+        """The extended statistics that are made before the rows, so that each table's only ANALYZE fills them: not those of materialized
+        views, nor those with a function that pg_dump itself brings after the data."""
+        late = {entry.oid for entry in entries if entry.catalog == PG_PROC and entry.post}
+        early = {oid for oid, functions in self._statistics.items() if not late.intersection(functions)}
+        return [entry for entry in entries if entry.kind == "STATISTICS" and entry.oid in early]
 
     def take_back(self, source: psycopg.Connection[t.Any]) -> None:
         """Take back the rights that were lent for the time of the restore; ``source`` is any session on the source."""

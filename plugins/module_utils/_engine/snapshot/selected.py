@@ -16,7 +16,7 @@ from ..errors import CopyError
 from ..postgres.catalog import USER_SCHEMAS, Table
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
-from ..postgres.selection import Selection, WrapperExtension, chosen_tables, read_wrapper_extensions
+from ..postgres.selection import Selection, WrapperExtension, chosen_tables, read_left_out, read_wrapper_extensions
 from .archive import Entry
 
 LEFT_OUT = {
@@ -121,16 +121,8 @@ def select(conn: psycopg.Connection[t.Any], selection: Selection, tables: t.Sequ
     chosen = chosen_tables(conn, selection, tables)
     if not chosen and tables:
         raise CopyError("copy.schemas, copy.tables and copy.exclude choose no table at all.", code="PGM3016", hint="Correct the patterns.")
-    names = [row[0] for row in conn.execute(f"SELECT nspname::text FROM pg_namespace n WHERE {USER_SCHEMAS}".encode())]
-    schemas = [name for name in names if not selection.schema(name)]
-    others = [
-        (oid, schema, name)
-        for oid, schema, name, kind in conn.execute(
-            f"SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text FROM pg_class c"
-            f" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f') AND {USER_SCHEMAS}".encode()
-        )
-        if oid not in {table.oid for table in chosen} and not (selection.table(schema, name) and (kind != "f" or selection.foreign))
-    ]
+    left = read_left_out(conn, selection, chosen)
+    schemas, others = left.schemas, left.tables
     ours = {table.oid: table.label for table in chosen}
     dropped = _dependents(conn, [oid for oid, dummy, dummy2 in others], schemas, {oid for oid, dummy, dummy2 in others}, ours)
     foreign = {} if selection.foreign else _foreign(conn)

@@ -12,10 +12,12 @@ import typing as t
 
 from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..postgres.drivers import asyncpg
+from ..postgres.identifiers import SCHEMA
 from .plan import PlannedTable, Unit
 from .progress import Progress
 from .relay import Done, Relay, Route, SnapshotGone
 from .tools import Stopped
+from .units import Units
 
 PASSING = ("08", "57P", "40", "55P03", "53300", "53400")
 """Start of SQLSTATEs that a later attempt may not meet again: connection, shutdown, serialization and deadlock, lock, too many."""
@@ -25,6 +27,12 @@ WAIT = 0.5
 LONGEST_WAIT = 15.0
 """Seconds: first and longest pause between two attempts at one unit."""
 
+LOCKED_SECONDS = 600.0
+"""How long tables are tried that somebody has locked when nothing else is left to copy."""
+
+BRIEF = 2.0
+"""Seconds that a relay waits for a lock where something else could be copied meanwhile."""
+
 STOP_POLL = 0.2
 
 
@@ -33,6 +41,8 @@ def passing(exc: BaseException) -> bool:
     if isinstance(exc, ConnectionFailed):
         return exc.details.get("reason") in ("tcp", "starting", "too_many", "other")
     state = getattr(exc, "sqlstate", None) or ""
+    if state == "23505" and getattr(exc, "schema_name", None) == SCHEMA:
+        return True  # our own mark: an attempt whose COMMIT was not answered came through while this one was at work
     if state:
         return str(state).startswith(PASSING)
     return isinstance(exc, (OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError))
@@ -42,14 +52,24 @@ class TableCopy:
     """Copies units until none is left.
 
     :param complete: called with a table when its last chunk is committed.
+    :param committed: called with each part that this process has copied.
     """
 
-    def __init__(self, jobs: int, progress: Progress, stop: threading.Event, complete: t.Callable[[PlannedTable], None]) -> None:
+    def __init__(
+        self,
+        jobs: int,
+        progress: Progress,
+        stop: threading.Event,
+        complete: t.Callable[[PlannedTable], None],
+        committed: t.Callable[[Done], None],
+    ) -> None:
         self._jobs = jobs
         self._progress = progress
         self._stop = stop
         self._complete = complete
-        self._queue: collections.deque[Unit] = collections.deque()
+        self._committed = committed
+        self._units = Units()
+        self._locked: dict[str, str] = {}
         self._left: dict[str, int] = {}
         self._lost: dict[str, str] = {}
         self._loading: set[str] = set()
@@ -62,14 +82,14 @@ class TableCopy:
         :raises CopyError: for the first unit that cannot be copied.
         :raises Stopped: soon after the stop event was set.
         """
-        self._queue = collections.deque(units)
+        self._units = Units(units)
         self._lost = {}
         self._left = dict(collections.Counter(planned.table.qualified for unit in units for planned, dummy in unit.parts))
         asyncio.run(self._run(route))
         return self._lost
 
     async def _run(self, route: Route) -> None:
-        tasks = [asyncio.ensure_future(self._work(route)) for dummy in range(max(1, min(self._jobs, len(self._queue))))]
+        tasks = [asyncio.ensure_future(self._work(route)) for dummy in range(max(1, min(self._jobs, len(self._units))))]
         watch = asyncio.ensure_future(self._watch())
         try:
             pending: set[asyncio.Future[None]] = {watch, *tasks}
@@ -90,9 +110,16 @@ class TableCopy:
     async def _work(self, route: Route) -> None:
         relay = Relay(route)
         try:
-            while self._queue:
-                unit = self._queue.popleft()
-                await self._unit(relay, unit)
+            while not self._units.over:
+                unit = self._units.take()
+                if unit is None:  # others are at work, or a table is locked
+                    relay.close()
+                    await asyncio.sleep(STOP_POLL)
+                    continue
+                try:
+                    await self._unit(relay, unit)
+                finally:
+                    self._units.release(unit)
         finally:
             relay.close()
 
@@ -100,21 +127,67 @@ class TableCopy:
         self._begin(unit)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                done = await relay.copy(unit, again=attempt > 1)
+                done = await relay.marked(unit) if attempt > 1 else []
+                done = done or await relay.copy(unit, again=attempt > 1, patience=BRIEF if self._units.others else 0.0)
                 break
             except SnapshotGone as exc:
                 self._lose(unit, exc.reason)
                 return
+            except asyncpg.LockNotAvailableError as exc:
+                await self._stand_back(relay, unit, exc)
+                return
             except Exception as exc:
                 if attempt == ATTEMPTS or not passing(exc):
-                    self._progress.add(tables_errored=1)
-                    for planned, dummy in unit.parts:
-                        self._progress.table(planned.table.label, state="errored")
-                    raise failure(unit, exc) from exc
+                    raise self._failed(unit, exc) from exc
                 if isinstance(exc, MigrationError) or not getattr(exc, "sqlstate", None):
                     relay.close()
                 await asyncio.sleep(min(LONGEST_WAIT, WAIT * 2**attempt))
         self._settle(done)
+
+    def _failed(self, unit: Unit, exc: Exception) -> MigrationError:
+        """Count ``unit`` as errored; the error to raise."""
+        self._progress.add(tables_errored=1)
+        for planned, dummy in unit.parts:
+            self._progress.table(planned.table.label, state="errored")
+        return failure(unit, exc)
+
+    # -- locks of others
+
+    async def _stand_back(self, relay: Relay, unit: Unit, exc: Exception) -> None:
+        """Somebody has locked a table of ``unit``: it is tried again when the others are done, and said who it waits for.
+
+        :raises CopyError: PGM3021 when nothing else has been left for :data:`LOCKED_SECONDS`.
+        """
+        if len(unit.parts) > 1:  # the others of a bundle need not wait
+            self._units.last(Unit((part,)) for part in unit.parts)
+            return
+        label = unit.parts[0][0].table.label
+        holder = ""
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, MigrationError):
+            holder = await relay.holders(unit)
+        seconds = self._units.locked(unit, int(self._progress.get("bytes_moved")))
+        by = f" by {holder}" if holder else ""
+        if seconds > LOCKED_SECONDS:
+            self._failed(unit, exc)
+            raise CopyError(
+                f"Could not copy {label}: it is locked{by}, and nothing else has been left to copy for {seconds:.0f} s.",
+                code="PGM3021",
+                hint="End that session (pg_terminate_backend), or play migrate again when it has ended; what is copied stays.",
+                sqlstate="55P03",
+                details={"table": label, "holder": holder},
+            ) from exc
+        if label not in self._locked:
+            self._progress.note(f"{label} was locked{by}: it was copied after the others.")
+        self._tell_locked(label, holder or "somebody whom the server does not show")
+
+    def _tell_locked(self, label: str, holder: str) -> None:
+        """``label`` waits for ``holder``; for nobody any more if that is empty."""
+        if not holder and label not in self._locked:
+            return
+        self._locked[label] = holder
+        waiting = {name: whom for name, whom in self._locked.items() if whom}
+        text = "; ".join(f"{name} waits for a lock of {whom}" for name, whom in waiting.items())
+        self._progress.set(locked=waiting, message=text)
 
     def _begin(self, unit: Unit) -> None:
         """Count the tables that are begun with ``unit`` as loading, no longer as queued."""
@@ -129,10 +202,12 @@ class TableCopy:
         self.done.extend(done)
         self._progress.add(chunks_done=len(done), rows_done=sum(d.rows for d in done), bytes_done=sum(d.chunk.bytes for d in done))
         for item in done:
+            self._committed(item)
             name = item.planned.table.qualified
             self._left[name] -= 1
             complete = not self._left[name] and name not in self._lost
             self._progress.table(item.planned.table.label, state="complete" if complete else "", done=item.chunk.bytes, rows=item.rows)
+            self._tell_locked(item.planned.table.label, "")
             if complete:
                 self._loading.discard(name)
                 self._progress.add(tables_complete=1, tables_loading=-1)
@@ -141,14 +216,14 @@ class TableCopy:
     def _lose(self, unit: Unit, reason: str) -> None:
         """``unit`` needs another snapshot. Of a bundle, each table is tried alone, so that only the one at fault does."""
         if len(unit.parts) > 1:
-            self._queue.extendleft(Unit((part,)) for part in unit.parts)
+            self._units.first(Unit((part,)) for part in unit.parts)
             return
         names = {planned.table.qualified for planned, dummy in unit.parts}
         back = names & self._loading
         self._loading -= back
         self._progress.add(tables_queued=len(back), tables_loading=-len(back))
         self._lost.update(dict.fromkeys(names, reason))
-        self._queue = collections.deque(u for u in self._queue if not all(p.table.qualified in names for p, dummy in u.parts))
+        self._units.drop(lambda u: all(p.table.qualified in names for p, dummy in u.parts))
 
 
 def failure(unit: Unit, exc: Exception) -> MigrationError:

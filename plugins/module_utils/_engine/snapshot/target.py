@@ -29,6 +29,7 @@ class DatabaseFacts:
     locale: str
     rules: str
     owner: str
+    tablespace: str = "pg_default"
 
 
 def read_facts(conn: psycopg.Connection[t.Any], database: str) -> DatabaseFacts | None:
@@ -39,14 +40,15 @@ def read_facts(conn: psycopg.Connection[t.Any], database: str) -> DatabaseFacts 
     rules = "daticurules" if version >= 160000 else "NULL"
     row = conn.execute(
         f"SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text, {provider}, coalesce({locale}, ''),"
-        f" coalesce({rules}, ''), pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = %s",
+        f" coalesce({rules}, ''), pg_get_userbyid(datdba)::text, (SELECT spcname::text FROM pg_tablespace t WHERE t.oid = dattablespace)"
+        " FROM pg_database WHERE datname = %s",
         [database],
     ).fetchone()
     return DatabaseFacts(*row) if row else None
 
 
-def create_statement(name: str, facts: DatabaseFacts, target_version: int) -> str:
-    """CREATE DATABASE for a server of ``target_version`` with all that ``facts`` say."""
+def create_statement(name: str, facts: DatabaseFacts, target_version: int, tablespace: str = "") -> str:
+    """CREATE DATABASE for a server of ``target_version`` with all that ``facts`` say, in the target's ``tablespace``."""
     words = [
         f"CREATE DATABASE {quote_ident(name)} TEMPLATE template0 ENCODING {quote_literal(facts.encoding)}",
         f"LC_COLLATE {quote_literal(facts.collate)} LC_CTYPE {quote_literal(facts.ctype)}",
@@ -59,6 +61,8 @@ def create_statement(name: str, facts: DatabaseFacts, target_version: int) -> st
         words.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {quote_literal(facts.locale)}")
     elif target_version >= 150000:
         words.append("LOCALE_PROVIDER libc")
+    if tablespace:
+        words.append(f"TABLESPACE {quote_ident(tablespace)}")
     return " ".join(words)
 
 
@@ -98,7 +102,7 @@ def own_database(spec: MigrationSpec, database: str) -> bool:
     :raises Conflict: if it is not ours.
     """
     with connect(spec.target, database, purpose="prepare") as conn, server_errors("read the ledger", spec.target, database, kind=CopyError):
-        if (key := _key_of_ledger(conn)) == spec.key:
+        if (key := key_of_ledger(conn)) == spec.key:
             return Ledger(conn).step_done(PRE_DATA)
     made = f"it belongs to the migration {key}" if key else "it was not made by this migration"
     raise Conflict(
@@ -114,10 +118,11 @@ def own_database(spec: MigrationSpec, database: str) -> bool:
 def _owner(spec: MigrationSpec, database: str) -> str | None:
     """Key of the migration that made the existing database; None if none did."""
     with connect(spec.target, database, purpose="prepare") as conn, server_errors("read the ledger", spec.target, database, kind=CopyError):
-        return _key_of_ledger(conn)
+        return key_of_ledger(conn)
 
 
-def _key_of_ledger(conn: psycopg.Connection[t.Any]) -> str | None:
+def key_of_ledger(conn: psycopg.Connection[t.Any]) -> str | None:
+    """The migration that the database of ``conn`` belongs to; None where it belongs to none."""
     try:
         return Ledger(conn).owner()
     except psycopg.errors.InsufficientPrivilege:  # somebody else's ledger
@@ -140,18 +145,19 @@ def _drop(conn: psycopg.Connection[t.Any], spec: MigrationSpec, database: str) -
 
 def _create(conn: psycopg.Connection[t.Any], spec: MigrationSpec, database: str, facts: DatabaseFacts) -> None:
     interim = object_name(spec.key, database)
+    where = spec.globals.tablespaces.get(facts.tablespace, "")
     _drop(conn, spec, interim)
     hint = "The target needs the source's locale and encoding; its administrator needs CREATEDB."
     with server_errors(f"create the database {database}", spec.target, kind=CopyError, code="PGM3005", hint=hint):
         try:
-            conn.execute(create_statement(interim, facts, conn.info.server_version))
+            conn.execute(create_statement(interim, facts, conn.info.server_version, where))
         except (psycopg.errors.WrongObjectType, psycopg.errors.InvalidParameterValue):
             other = {"UTF-8": "utf8", "utf8": "UTF-8"}
             swap = next(((a, b) for a, b in other.items() if a in facts.collate), None)
             if swap is None:
                 raise
             spelled = dataclasses.replace(facts, collate=facts.collate.replace(*swap), ctype=facts.ctype.replace(*swap))
-            conn.execute(create_statement(interim, spelled, conn.info.server_version))
+            conn.execute(create_statement(interim, spelled, conn.info.server_version, where))
     with connect(spec.target, interim, purpose="prepare") as fresh:
         Ledger(fresh).create(spec.key)
     with server_errors(f"name the database {database}", spec.target, kind=CopyError):
