@@ -42,7 +42,8 @@ def how_to_set(ctx: Context, name: str, value: str, restart: bool) -> str:
     after = f" Then restart: {profile.restart_command}." if restart else " Then SELECT pg_reload_conf(); no restart."
     if profile.managed:
         return f"As {profile.who}: {profile.set_parameter(name, value)}.{after}"
-    return f"Playbook pgops.migration.prepare_source, or as {profile.who}: {profile.set_parameter(name, value)};{after}"
+    play = "As" if ctx.spec.back_of else "Playbook pgops.migration.prepare_source, or as"
+    return f"{play} {profile.who}: {profile.set_parameter(name, value)};{after}"
 
 
 @check(
@@ -62,7 +63,10 @@ def wal_level(ctx: Context) -> t.Iterator[Issue]:
         text = f"wal_level is {found.value}; changes can only be read with logical"
         profile = ctx.profile("source")
         if written:
-            yield fail(f"{text}. The file says so already: only the restart is missing", f"Restart the source: {profile.restart_command}.")
+            yield fail(
+                f"{text}. The file says so already: only the restart is missing",
+                f"Restart the {ctx.called('source')}: {profile.restart_command}.",
+            )
         else:
             yield fail(text, how_to_set(ctx, "wal_level", "logical", True))
     else:
@@ -147,7 +151,7 @@ def replication_right(ctx: Context) -> t.Iterator[Issue]:
         return
     user = quote_ident(conn.info.user)
     yield fail(
-        f"the role {conn.info.user} lacks REPLICATION on the source",
+        f"the role {conn.info.user} lacks REPLICATION on the {ctx.called('source')}",
         f"As {profile.who if profile.managed else 'a superuser'}: {profile.grant_replication(user)}; no restart.",
         object=conn.info.user,
     )
@@ -196,10 +200,11 @@ def output_plugin_libraries(ctx: Context) -> t.Iterator[Issue]:
     allowed = [word.strip(' "') for word in value.split(",")]
     wanted = ctx.spec.changes.plugin
     user = ctx.session("source").info.user
-    full = ", ".join(dict.fromkeys([*(a for a in allowed if a and "," not in a), "wal2json"]))
+    needed = "wal2json" if wanted == "auto" else wanted
+    full = ", ".join(dict.fromkeys([*(a for a in allowed if a and "," not in a), needed]))
     fix = f"As a superuser: ALTER ROLE {quote_ident(user)} SET output_plugin_libraries = {full}; (an unquoted list) no restart."
-    if wanted == "wal2json" and "wal2json" not in allowed:
-        yield fail(f"output_plugin_libraries is {value}: wal2json is refused", fix, object=user)
+    if wanted != "auto" and wanted not in allowed:
+        yield fail(f"output_plugin_libraries is {value}: {wanted} is refused", fix, object=user)
     elif wanted == "auto" and "wal2json" not in allowed:
         yield warn(f"output_plugin_libraries is {value}: wal2json is refused, so pgoutput will be used", fix, object=user)
     else:
@@ -226,7 +231,8 @@ def read_only(ctx: Context) -> t.Iterator[Issue]:
 def is_primary(ctx: Context) -> t.Iterator[Issue]:
     """The source is a primary server: a standby cannot be fenced, nor be published from."""
     if one(ctx.session("source"), "SELECT pg_catalog.pg_is_in_recovery()"):
-        yield fail("the source is in recovery: it is a standby", "Give the address of its primary in pg_migration.source.host.")
+        side = ctx.called("source")
+        yield fail(f"the {side} is in recovery: it is a standby", f"Give the address of its primary in pg_migration.{side}.host.")
     else:
         yield ok()
 

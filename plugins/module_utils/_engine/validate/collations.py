@@ -11,6 +11,7 @@ import typing as t
 from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
+from ..postgres.selection import KEPT_RELATION, KEPT_SCHEMA
 from .context import Context
 from .registry import OWNER, PLAYBOOK, SERVER, SHOWN, Issue, check, fail, names, ok, statements, warn
 
@@ -115,16 +116,17 @@ def database_collation(ctx: Context) -> t.Iterator[Issue]:
 )
 def column_collations(ctx: Context) -> t.Iterator[Issue]:
     """Collations of the system that columns, domains and indexes name exist on the target."""
-    rows = ctx.source.execute(
+    rows = ctx.chosen_rows(
         f"""SELECT co.collname::text, min(x.place), count(*) FROM pg_collation co JOIN (
                 SELECT a.attcollation AS id, n.nspname || '.' || c.relname || '.' || a.attname AS place
                   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE a.attcollation <> 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','i','I','m','v','f','c') AND {USER_SCHEMAS}
+                       AND {KEPT_RELATION}
                 UNION ALL
                 SELECT y.typcollation, n.nspname || '.' || y.typname FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace
-                 WHERE y.typtype = 'd' AND y.typcollation <> 0 AND {USER_SCHEMAS}) x ON x.id = co.oid
+                 WHERE y.typtype = 'd' AND y.typcollation <> 0 AND {USER_SCHEMAS} AND {KEPT_SCHEMA}) x ON x.id = co.oid
             WHERE co.collnamespace = 'pg_catalog'::regnamespace GROUP BY 1 ORDER BY 1"""
-    ).fetchall()
+    )
     known = {name for name, dummy, dummy2 in _target_collations(ctx)} | {"default"}
     keys = {locale_key(name) for name in known}
     missing = [row for row in rows if row[0] not in known and locale_key(row[0]) not in keys]
@@ -162,10 +164,10 @@ def own_collations(ctx: Context) -> t.Iterator[Issue]:
         provider = "'c'"
     else:
         provider = "co.collprovider::text"
-    rows = ctx.source.execute(
+    rows = ctx.chosen_rows(
         f"SELECT n.nspname, co.collname, {provider}, coalesce(co.collcollate, '') FROM pg_collation co"
-        f" JOIN pg_namespace n ON n.oid = co.collnamespace WHERE {USER_SCHEMAS} ORDER BY 1, 2"
-    ).fetchall()
+        f" JOIN pg_namespace n ON n.oid = co.collnamespace WHERE {USER_SCHEMAS} AND {KEPT_SCHEMA} ORDER BY 1, 2"
+    )
     if not rows:
         yield ok("none")
         return
@@ -269,10 +271,11 @@ def _sorted_by(ctx: Context, collations: t.Sequence[int]) -> list[str]:
 
     The database's own collation stands for nothing that is sorted by bytes: ``C`` and ``POSIX`` have other oids.
     """
-    rows = ctx.source.execute(
+    rows = ctx.chosen_rows(
         f"""SELECT n.nspname::text, c.relname::text FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
               JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND x.indcollation::oid[] && %s::oid[] ORDER BY 1, 2""",
-        [list(collations)],
-    ).fetchall()
+             WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND x.indcollation::oid[] && %(collations)s::oid[]
+               AND {KEPT_RELATION} ORDER BY 1, 2""",
+        collations=list(collations),
+    )
     return [quote_qualified(*row) for row in rows]

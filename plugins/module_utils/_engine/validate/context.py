@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing as t
 from pathlib import Path
 
 from ..errors import ConnectionFailed, MigrationError
+from ..globals.parameters import read_parameters
+from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.profiles import Profile, profile_for
+from ..postgres.selection import LeftOut, Selection, chosen_tables, read_left_out
 from ..postgres.session import connect
 from ..source.plugin import PluginChoice, choose_plugin
 from ..source.settings import Setting
@@ -100,7 +104,7 @@ class Context:
     def settings(self, side: str) -> dict[str, Setting]:
         """All of ``pg_settings`` as a new session of the migration user has them in the database being checked."""
         conn = self.source if side == "source" else self.target
-        return self.once("settings", side, make=lambda: read_settings(conn))
+        return self.once("settings", side, make=lambda: read_parameters(conn))
 
     def setting(self, side: str, name: str, default: str = "") -> str:
         """One value of :meth:`settings`."""
@@ -116,6 +120,10 @@ class Context:
             return None
         return row[0] if row else None
 
+    def called(self, side: str) -> str:
+        """What people call that side: the source of a way back is the target to them."""
+        return {"source": "target", "target": "source"}[side] if self.spec.back_of else side
+
     def user(self, side: str) -> str:
         """Name of the migration user on that side."""
         return self.endpoint(side).user
@@ -123,6 +131,30 @@ class Context:
     def superuser(self, side: str) -> bool:
         """Is it a superuser there?"""
         return bool(one(self.session(side), "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
+
+    # what is chosen (copy.schemas, copy.tables, copy.exclude)
+
+    @property
+    def selection(self) -> Selection:
+        """What the specification chooses of each database."""
+        return Selection.of(self.spec.copy)
+
+    def tables(self, database: str = "") -> list[Table]:
+        """The chosen tables of the source: of the database being checked, or of another one."""
+        name = database or self.database
+        conn = self.session("source", name)
+        return self.once("tables", name, make=lambda: chosen_tables(conn, self.selection, read_tables(conn)))
+
+    def left_out(self, database: str = "") -> LeftOut:
+        """What is not chosen of the same database."""
+        name = database or self.database
+        return self.once("left out", name, make=lambda: read_left_out(self.session("source", name), self.selection, self.tables(name)))
+
+    def chosen_rows(self, query: str, database: str = "", **values: t.Any) -> list[Row]:
+        """Rows of a query on the same database that holds :data:`KEPT_SCHEMA` or :data:`KEPT_RELATION`, so that it sees no more than is
+        chosen. ``%`` is written twice in it; ``values`` are its other parameters."""
+        parameters = {**self.left_out(database).parameters(), **values}
+        return self.session("source", database or self.database).execute(query.encode(), parameters).fetchall()
 
     def extensions(self) -> list[Extension]:
         """The extensions of the database being checked, on the source."""
@@ -143,16 +175,17 @@ class Context:
         return self.once("plugin", make=choose)
 
 
+@contextlib.contextmanager
+def limited(conn: psycopg.Connection[t.Any], timeout: str) -> t.Iterator[None]:
+    """Statements of this block are ended after ``timeout`` (``60s``)."""
+    conn.execute(f"SET statement_timeout = '{timeout}'".encode())
+    try:
+        yield
+    finally:
+        conn.execute("SET statement_timeout = 0")
+
+
 def one(conn: psycopg.Connection[t.Any], query: str, params: t.Sequence[t.Any] | None = None) -> t.Any:
     """The first column of the first row; None without a row."""
     row = conn.execute(query, params).fetchone()
     return row[0] if row else None
-
-
-def read_settings(conn: psycopg.Connection[t.Any]) -> dict[str, Setting]:
-    """All of ``pg_settings`` as a new session has them; ``source`` is ``default`` where nobody has changed a value, else ``changed``."""
-    rows = conn.execute(
-        "SELECT name, coalesce(reset_val, ''), coalesce(unit, ''), context, CASE WHEN reset_val IS DISTINCT FROM boot_val THEN 'changed'"
-        " ELSE 'default' END, coalesce(sourcefile, ''), coalesce(sourceline, 0), pending_restart FROM pg_settings"
-    ).fetchall()
-    return {row[0]: Setting(*row) for row in rows}

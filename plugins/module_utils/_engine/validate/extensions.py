@@ -9,7 +9,7 @@ import typing as t
 
 from ..postgres.identifiers import quote_ident
 from ..postgres.profiles import PRELOADED, REFUSES_WITHOUT_PRELOAD
-from ..postgres.selection import read_wrapper_extensions
+from ..postgres.selection import KEPT_RELATION, read_wrapper_extensions
 from .context import Context, Extension
 from .registry import ADMINISTRATOR, OWNER, PLAYBOOK, SERVER, Issue, check, fail, names, ok, warn
 
@@ -29,15 +29,18 @@ RASTER_SINCE = (3,)
 NEEDS_HANDS = {
     "postgres_fdw": "passwords of its user mappings may not be readable; the target must reach the foreign servers",
     "dblink": "its connections leave from the target from now on",
-    "pg_cron": "its jobs are rows of one database; check that they run on the target after the cutover, and not before",
-    "pg_partman": "its maintenance must not run during the migration; from 4 to 5 its configuration changes",
+    "pg_cron": "its jobs are rows of cron.job, which are not brought over (PGM2409); bring them after the cutover, not before",
+    "pg_partman": "its maintenance must not run during the migration; rows of part_config are not brought over (PGM2409) and change in 5",
     "postgis_topology": "topology_id_seq is set by the extension itself",
     "timescaledb": "restore it between timescaledb_pre_restore() and timescaledb_post_restore()",
 }
 
 
 def _used(ctx: Context) -> list[Extension]:
-    """The extensions that the target gets: those of foreign tables stay behind with them (``copy.foreign_tables``)."""
+    """The extensions that the target gets: those of foreign tables stay behind with them (``copy.foreign_tables``), and one whose schema
+    is present has its own."""
+    if ctx.spec.copy.present:
+        return []
     left = set(BUILT_IN)
     if ctx.spec.copy.foreign_tables == "exclude":
         left.update(ctx.once("wrapper extensions", make=lambda: [one.name for one in read_wrapper_extensions(ctx.source)]))
@@ -278,10 +281,11 @@ def postgis(ctx: Context) -> t.Iterator[Issue]:
 
 
 def _raster_columns(ctx: Context) -> list[str]:
-    query = """SELECT n.nspname || '.' || c.relname || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    query = f"""SELECT n.nspname || '.' || c.relname || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                  JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type y ON y.oid = a.atttypid
-                WHERE y.typname = 'raster' AND c.relkind IN ('r', 'p', 'm') AND NOT a.attisdropped ORDER BY 1"""
-    return ctx.once("raster", make=lambda: [row[0] for row in ctx.source.execute(query).fetchall()])
+                WHERE y.typname = 'raster' AND c.relkind IN ('r', 'p', 'm') AND NOT a.attisdropped AND {KEPT_RELATION}
+                ORDER BY 1"""
+    return ctx.once("raster", make=lambda: [row[0] for row in ctx.chosen_rows(query)])
 
 
 @check(

@@ -7,13 +7,14 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import MigrationError
-from ..postgres.catalog import USER_SCHEMAS, read_tables
+from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
 from ..postgres.profiles import RESTRICTED_CATALOGS
+from ..postgres.selection import KEPT_RELATION, KEPT_SCHEMA
 from ..source.identity import tables_without_identity
 from ..source.plugin import AS_STRING
-from .context import Context, one
+from .context import Context, limited, one
 from .registry import ADMINISTRATOR, OWNER, PLAYBOOK, SERVER, Issue, check, fail, names, ok, statements, warn
 
 NEAR_END = 0.9
@@ -31,8 +32,9 @@ SCAN_TIMEOUT = "120s"
     remedy="ALTER TABLE ... REPLICA IDENTITY, or changes.replica_identity: set_full or exclude",
 )
 def replica_identity(ctx: Context) -> t.Iterator[Issue]:
-    """Each logged table has a replica identity, or updates and deletes in it cannot be streamed."""
-    gaps = tables_without_identity(ctx.source)
+    """Each logged table that is chosen has a replica identity, or updates and deletes in it cannot be streamed."""
+    chosen = {table.label for table in ctx.tables()}
+    gaps = [gap for gap in tables_without_identity(ctx.source) if gap.label in chosen]
     if not gaps:
         yield ok()
         return
@@ -63,9 +65,11 @@ def _cost_of_full(ctx: Context, labels: t.Sequence[str]) -> str:
 
 
 def _relations(ctx: Context, condition: str) -> list[str]:
-    rows = ctx.source.execute(
-        f"SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {condition} ORDER BY 1"
-    ).fetchall()
+    """Labels of the chosen relations ``c`` that meet ``condition``."""
+    rows = ctx.chosen_rows(
+        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        f" WHERE {condition} AND {KEPT_RELATION} ORDER BY 1"
+    )
     return [row[0] for row in rows]
 
 
@@ -243,10 +247,11 @@ def languages(ctx: Context) -> t.Iterator[Issue]:
 )
 def c_functions(ctx: Context) -> t.Iterator[Issue]:
     """No function in C or of the server's inside stands outside an extension: only a superuser can create such."""
-    rows = ctx.source.execute(
+    rows = ctx.chosen_rows(
         "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang"
-        f" WHERE l.lanname IN ('c', 'internal') AND {not_of_extension('pg_proc', 'p')} ORDER BY 1"
-    ).fetchall()
+        " JOIN pg_namespace n ON n.oid = p.pronamespace"
+        f" WHERE l.lanname IN ('c', 'internal') AND {not_of_extension('pg_proc', 'p')} AND {KEPT_SCHEMA} ORDER BY 1"
+    )
     if not rows:
         yield ok()
         return
@@ -327,11 +332,11 @@ def _dropped(kind: str, found: list[str], statement: str) -> Issue:
 )
 def always_triggers(ctx: Context) -> t.Iterator[Issue]:
     """Triggers and rules set to ENABLE ALWAYS or REPLICA would fire while changes are applied: they rest on the target till the cutover."""
-    rows = ctx.source.execute(
+    rows = ctx.chosen_rows(
         "SELECT n.nspname, c.relname, x.tgname::text FROM pg_trigger x JOIN pg_class c ON c.oid = x.tgrelid"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        f" WHERE NOT x.tgisinternal AND x.tgenabled IN ('A', 'R') AND {USER_SCHEMAS} ORDER BY 1, 2, 3"
-    ).fetchall()
+        f" WHERE NOT x.tgisinternal AND x.tgenabled IN ('A', 'R') AND {USER_SCHEMAS} AND {KEPT_RELATION} ORDER BY 1, 2, 3"
+    )
     if rows:
         fixes = statements(f"ALTER TABLE {quote_qualified(s, n)} ENABLE TRIGGER {quote_ident(x)}" for s, n, x in rows)
         yield warn(
@@ -357,15 +362,15 @@ def sequences(ctx: Context) -> t.Iterator[Issue]:
     if ctx.version("source") < 100000:
         yield ok("not read before version 10")
         return
-    rows = ctx.source.execute(
-        """SELECT s.schemaname, s.sequencename, s.last_value,
+    rows = ctx.chosen_rows(
+        f"""SELECT s.schemaname, s.sequencename, s.last_value,
                   least(s.max_value, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END)
              FROM pg_sequences s JOIN pg_class c ON c.relname = s.sequencename
                   AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = s.schemaname)
              LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
              LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-            WHERE s.increment_by > 0 AND NOT s.cycle AND s.last_value IS NOT NULL ORDER BY 1, 2"""
-    ).fetchall()
+            WHERE s.increment_by > 0 AND NOT s.cycle AND s.last_value IS NOT NULL AND {KEPT_RELATION} ORDER BY 1, 2"""
+    )
     close = [(f"{schema}.{name}", last, end) for schema, name, last, end in rows if end > 0 and last > NEAR_END * end]
     if close:
         yield warn(
@@ -390,9 +395,8 @@ def not_a_number(ctx: Context) -> t.Iterator[Issue]:
     kinds = {700: "'NaN', 'Infinity', '-Infinity'", 701: "'NaN', 'Infinity', '-Infinity'"}
     kinds[1700] = kinds[701] if conn.info.server_version >= 140000 else "'NaN'"
     held, unread, columns = [], [], 0
-    conn.execute(f"SET statement_timeout = '{SCAN_TIMEOUT}'")
-    try:
-        for table in (x for x in read_tables(conn) if x.kind == "r"):
+    with limited(conn, SCAN_TIMEOUT):
+        for table in (x for x in ctx.tables() if x.kind == "r"):
             risky = [c for c in table.stored_columns if c.type_oid in kinds]
             columns += len(risky)
             if not risky:
@@ -403,8 +407,6 @@ def not_a_number(ctx: Context) -> t.Iterator[Issue]:
                 held += [f"{table.label}.{c.name}" for c, has in zip(risky, row, strict=True) if has]
             except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege):
                 unread.append(table.label)
-    finally:
-        conn.execute("SET statement_timeout = 0")
     fix = "Set changes.plugin to auto or pgoutput, or install wal2json 2.6 on the source; no restart."
     if held:
         yield fail(f"NaN or Infinity in {names(held)}; this wal2json writes them as null", fix, object=held[0], data=held)
@@ -428,8 +430,8 @@ def lock_table(ctx: Context) -> t.Iterator[Issue]:
     capacity = per * (connections + prepared)
     objects = 0
     for name in ctx.databases:
-        conn = ctx.session("source", name)
-        objects += int(one(conn, "SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'p', 'i', 'I', 'S', 'm', 'v') AND oid >= 16384"))
+        query = "SELECT count(*) FROM pg_class c WHERE c.relkind IN ('r', 'p', 'i', 'I', 'S', 'm', 'v') AND c.oid >= 16384"
+        objects += int(ctx.chosen_rows(f"{query} AND {KEPT_RELATION}", name)[0][0])
     text = f"{objects} relations in the selected databases, room for {capacity} locks ({per} x ({connections} + {prepared}))"
     if objects >= capacity:
         wanted = objects // (connections + prepared) + 64

@@ -19,19 +19,23 @@ from .registry import FAILED, RANK, SUCCEEDED, WARNING, Finding
 
 @dataclasses.dataclass
 class Report:
-    """All findings of one validation, in the order in which the checks ran. Times are seconds since the epoch."""
+    """All findings of one validation, in the order in which the checks ran. Times are seconds since the epoch; ``seconds`` is how long it
+    took, from ``began`` of the monotonic clock."""
 
     spec: MigrationSpec
     findings: list[Finding] = dataclasses.field(default_factory=list)
     databases: list[str] = dataclasses.field(default_factory=list)
     started: float = dataclasses.field(default_factory=time.time)
     ended: float = 0.0
+    seconds: float = 0.0
+    began: float = dataclasses.field(default_factory=time.monotonic)
     canceled: bool = False
     spans: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     def finish(self, *, canceled: bool = False) -> None:
         """Note the end."""
         self.ended = time.time()
+        self.seconds = time.monotonic() - self.began
         self.canceled = canceled
 
     @property
@@ -82,7 +86,7 @@ class Report:
             "target": self.spec.target.public(),
             "started": _iso(self.started),
             "ended": _iso(self.ended or time.time()),
-            "seconds": round((self.ended or time.time()) - self.started, 3),
+            "seconds": round(self.seconds, 3),
             "instance": {"status": _worst(instance)},
             "databases": databases,
             "findings": [f.to_dict() for f in self.findings],
@@ -125,7 +129,7 @@ class Report:
         parts = [("Instance", [f for f in self.findings if not f.database])]
         parts += [(f"Database {name}", [f for f in self.findings if f.database == name]) for name in self.databases]
         body = "".join(_section(title, findings) for title, findings in parts if findings)
-        when = f"{_iso(self.started)}, {(self.ended or time.time()) - self.started:.1f} s"
+        when = f"{_iso(self.started)}, {self.seconds:.1f} s"
         return _PAGE.format(
             title=html.escape(f"Validation of {spec.name}"),
             head=html.escape(head),

@@ -8,9 +8,11 @@ import typing as t
 
 from ..errors import ConnectionFailed, MigrationError
 from ..migration.ledger import Ledger
-from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
+from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_qualified
+from ..postgres.selection import KEPT_RELATION
+from ..source.publication import foreign_owners, may_create
 from .context import Context, one
 from .registry import OWNER, PLAYBOOK, Issue, check, fail, names, ok, statements, warn
 
@@ -57,9 +59,14 @@ def database_on_source(ctx: Context) -> t.Iterator[Issue]:
     order=-4,
 )
 def database_on_target(ctx: Context) -> t.Iterator[Issue]:
-    """No database of that name is on the target, unless this very migration began it."""
+    """No database of that name is on the target, unless this very migration began it; or one is, where its schema is to be used."""
+    present = ctx.spec.copy.present
     if not one(ctx.target, EXISTS, [ctx.database]):
-        yield ok("free", object=ctx.database)
+        if present:
+            fix = "As the target's administrator: create it with its schema. Or set copy.target_schema to create."
+            yield fail(f"database {ctx.database} is not on the target, though copy.target_schema says present", fix, object=ctx.database)
+        else:
+            yield ok("free", object=ctx.database)
         return
     fix = f"If it is not needed, as its owner on the target: DROP DATABASE {quote_ident(ctx.database)};"
     try:
@@ -71,9 +78,11 @@ def database_on_target(ctx: Context) -> t.Iterator[Issue]:
         ctx.drop_session("target", ctx.database)
     if owner == ctx.spec.key:
         yield ok("begun by this migration; it goes on", object=ctx.database)
+    elif present and owner is None:
+        yield ok("it is there, as copy.target_schema says", object=ctx.database)
     else:
         whose = f"of the migration {owner}" if owner else "and is not of this migration"
-        if ctx.spec.copy.overwrite:
+        if ctx.spec.copy.overwrite and not present:
             yield warn(f"database {ctx.database} exists on the target {whose}; it is dropped, as copy.overwrite says", object=ctx.database)
             return
         yield fail(f"database {ctx.database} exists on the target {whose}", fix, object=ctx.database)
@@ -90,6 +99,9 @@ def database_on_target(ctx: Context) -> t.Iterator[Issue]:
 )
 def droppable(ctx: Context) -> t.Iterator[Issue]:
     """Where a database of that name stands in the way, the target's user may drop it (it needs to be its owner)."""
+    if ctx.spec.copy.present:
+        yield ok("it is not dropped")
+        return
     query = "SELECT pg_get_userbyid(datdba)::text, pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = %s"
     row = ctx.target.execute(query, [ctx.database]).fetchone()
     if row is None or row[1]:
@@ -105,22 +117,21 @@ def droppable(ctx: Context) -> t.Iterator[Issue]:
 
 @check("PGM2203", "rights on source objects", azure="603110", scope="database", remedy="GRANT pg_read_all_data (14+), or SELECT and USAGE")
 def readable(ctx: Context) -> t.Iterator[Issue]:
-    """The migration user may read every table and sequence (USAGE on the schema, SELECT)."""
+    """The migration user may read every table and sequence that is chosen (USAGE on the schema, SELECT)."""
     user = quote_ident(ctx.user("source"))
-    conn = ctx.source
     schemas = [
         row[0]
-        for row in conn.execute(
-            f"SELECT n.nspname FROM pg_namespace n WHERE {USER_SCHEMAS} AND NOT has_schema_privilege(n.oid, 'USAGE')"
-            " AND EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'S')) ORDER BY 1"
-        ).fetchall()
+        for row in ctx.chosen_rows(
+            f"SELECT n.nspname FROM pg_namespace n WHERE {USER_SCHEMAS} AND NOT has_schema_privilege(n.oid, 'USAGE') AND EXISTS (SELECT"
+            f" FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'S') AND {KEPT_RELATION}) ORDER BY 1"
+        )
     ]
-    rows = conn.execute(
+    rows = ctx.chosen_rows(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        f" WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND {USER_SCHEMAS}"
+        f" WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND {KEPT_RELATION}"
         " AND NOT CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT') ELSE has_table_privilege(c.oid, 'SELECT') END"
         " ORDER BY 1, 2"
-    ).fetchall()
+    )
     if not schemas and not rows:
         yield ok()
         return
@@ -167,15 +178,14 @@ def readable_large_objects(ctx: Context) -> t.Iterator[Issue]:
 @check("PGM2205", "row security", scope="database", remedy="ALTER ROLE ... BYPASSRLS, or membership in the owner")
 def row_security(ctx: Context) -> t.Iterator[Issue]:
     """No row is hidden from the migration user by row security (B10)."""
-    conn = ctx.source
-    if one(conn, "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"):
+    if one(ctx.source, "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"):
         yield ok()
         return
-    rows = conn.execute(
+    rows = ctx.chosen_rows(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        f" WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND {USER_SCHEMAS}"
+        f" WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND {USER_SCHEMAS} AND {KEPT_RELATION}"
         "   AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')) ORDER BY 1, 2"
-    ).fetchall()
+    )
     if not rows:
         yield ok()
         return
@@ -200,21 +210,30 @@ def fence_rights(ctx: Context) -> t.Iterator[Issue]:
         "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = current_database() AND NOT pg_has_role(datdba, 'USAGE')",
     )
     if owner:
+        where = f"on the {ctx.called('source')} " if ctx.spec.back_of else ""
         yield fail(
-            f"{ctx.user('source')} does not own database {ctx.database} (its owner is {owner}) and cannot revoke CONNECT at the cutover",
+            f"{ctx.user('source')} does not own database {ctx.database} {where}(its owner is {owner})"
+            " and cannot revoke CONNECT at the cutover",
             f"As {owner} or a superuser: GRANT {quote_ident(owner)} TO {user}; no restart."
-            " Or set cutover.fence to none and stop the writers yourself.",
+            + ("" if ctx.spec.rollback == "prepared" else " Or set cutover.fence to none and stop the writers yourself."),
             object=ctx.database,
         )
-    signal = one(conn, "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = 'pg_signal_backend'")
-    if signal is False:
+    deaf = list(signal_rights(ctx))
+    yield from deaf
+    if not owner and not deaf:
+        yield ok()
+
+
+def signal_rights(ctx: Context) -> t.Iterator[Issue]:
+    """The user of the side that is to be fenced may end other sessions there; nothing where that is so. Older servers than 9.6 have no role
+    for it."""
+    role = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = 'pg_signal_backend'"
+    if not ctx.superuser("source") and one(ctx.session("source"), role) is False:
         yield fail(
-            f"{ctx.user('source')} may not end other sessions on the source",
-            f"As a superuser: GRANT pg_signal_backend TO {user}; no restart.",
+            f"{ctx.user('source')} may not end other sessions on the {ctx.called('source')}",
+            f"As a superuser: GRANT pg_signal_backend TO {quote_ident(ctx.user('source'))}; no restart.",
             object=ctx.user("source"),
         )
-    if not owner and signal is not False:
-        yield ok()
 
 
 @check("PGM2207", "right to publish", scope="database", online=True, remedy="GRANT the tables' owner; GRANT CREATE ON DATABASE")
@@ -225,7 +244,7 @@ def publish_rights(ctx: Context) -> t.Iterator[Issue]:
         yield ok("no publication needed" if not ctx.superuser("source") else "superuser")
         return
     conn, user = ctx.source, quote_ident(ctx.user("source"))
-    create = one(conn, "SELECT has_database_privilege(current_database(), 'CREATE')")
+    create = may_create(conn)
     if not create:
         yield fail(
             f"{ctx.user('source')} has no CREATE on database {ctx.database}, so no publication can be made",
@@ -233,24 +252,19 @@ def publish_rights(ctx: Context) -> t.Iterator[Issue]:
             object=ctx.database,
             who=OWNER,
         )
-    rows = conn.execute(
-        "SELECT pg_get_userbyid(c.relowner)::text, count(*), min(n.nspname || '.' || c.relname), bool_or(r.rolsuper) FROM pg_class c"
-        " JOIN pg_roles r ON r.oid = c.relowner"
-        f" JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND {USER_SCHEMAS}"
-        f" AND {NOT_OF_EXTENSION} AND NOT pg_has_role(c.relowner, 'USAGE') GROUP BY 1 ORDER BY 1"
-    ).fetchall()
-    if rows:
-        fixes = [_share(ctx, owner, user, superuser) for owner, dummy, dummy2, superuser in rows]
+    owners = foreign_owners(conn, ctx.tables())
+    if owners:
+        fixes = [share_owner(ctx, found.owner, user, found.superuser) for found in owners]
         yield fail(
-            "tables of other owners cannot be published: " + names(f"{row[1]} of {row[0]} ({row[2]}...)" for row in rows),
+            f"tables of other owners cannot be published: {names(f'{o.tables} of {o.owner} ({o.example}...)' for o in owners)}",
             f"As a superuser: {statements(fixes)} no restart.",
-            object=rows[0][2],
+            object=owners[0].example,
         )
-    if create and not rows:
+    if create and not owners:
         yield ok()
 
 
-def _share(ctx: Context, owner: str, user: str, superuser: bool) -> str:
+def share_owner(ctx: Context, owner: str, user: str, superuser: bool) -> str:
     """The statement that makes the migration user an owner too; a superuser's role is never handed to it."""
     if superuser:
         return f"in {ctx.database}, for each table of {owner}: ALTER TABLE ... OWNER TO a role that {user} is a member of"
@@ -261,6 +275,9 @@ def _share(ctx: Context, owner: str, user: str, superuser: bool) -> str:
 def createdb(ctx: Context) -> t.Iterator[Issue]:
     """The target's user may create databases."""
     conn = ctx.target
+    if ctx.spec.copy.present:
+        yield ok("none is created")
+        return
     if one(conn, "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"):
         yield ok()
     else:

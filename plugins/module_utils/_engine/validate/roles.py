@@ -9,6 +9,7 @@ import typing as t
 from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
+from ..postgres.selection import KEPT_RELATION, KEPT_SCHEMA
 from .context import Context
 from .registry import Issue, check, fail, names, ok, warn
 
@@ -51,22 +52,23 @@ def superusers(ctx: Context) -> t.Iterator[Issue]:
 @check("PGM2502", "objects of superusers", scope="database", worst="Warning", remedy="REASSIGN OWNED BY ... TO ...")
 def owned_by_superusers(ctx: Context) -> t.Iterator[Issue]:
     """Objects whose owner is a superuser: on the target they belong to the migration's user (R36)."""
-    rows = ctx.source.execute(
+    rows = ctx.chosen_rows(
         f"""SELECT pg_get_userbyid(x.owner)::text, count(*), array_agg(x.what ORDER BY x.what) FROM (
                 SELECT c.relowner AS owner, n.nspname || '.' || c.relname AS what
                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind IN ('r','p','v','m','S','f') AND {USER_SCHEMAS} AND c.relpersistence <> 't' AND NOT EXISTS (
+                 WHERE c.relkind IN ('r','p','v','m','S','f') AND {USER_SCHEMAS} AND {KEPT_RELATION} AND c.relpersistence <> 't'
+                   AND NOT EXISTS (
                     SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
                 UNION ALL
                 SELECT p.proowner, n.nspname || '.' || p.proname || '()' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-                 WHERE {USER_SCHEMAS} AND NOT EXISTS (
+                 WHERE {USER_SCHEMAS} AND {KEPT_SCHEMA} AND NOT EXISTS (
                     SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
                 UNION ALL
                 SELECT n.nspowner, 'schema ' || n.nspname FROM pg_namespace n
-                 WHERE {USER_SCHEMAS} AND n.nspname <> 'public' AND NOT EXISTS (
+                 WHERE {USER_SCHEMAS} AND {KEPT_SCHEMA} AND n.nspname <> 'public' AND NOT EXISTS (
                     SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')) x
               JOIN pg_roles r ON r.oid = x.owner AND r.rolsuper GROUP BY 1 ORDER BY 1"""
-    ).fetchall()
+    )
     if not rows:
         yield ok("none")
         return

@@ -15,13 +15,35 @@ from pathlib import Path
 from ..errors import ConnectionFailed, MigrationError, SpecificationError
 from ..postgres.drivers import psycopg, require
 from ..spec import MigrationSpec
-from . import cdc, collations, connectivity, extensions, objects, parameters, rights, roles, servers, textsearch, wayback
+from . import (
+    cdc,
+    chosen,
+    collations,
+    configuration,
+    connectivity,
+    extensions,
+    hooks,
+    objects,
+    parameters,
+    places,
+    present,
+    rights,
+    roles,
+    servers,
+    targetserver,
+    textsearch,
+    wayback,
+)
 from .context import Context
 from .databases import resolve_databases
 from .registry import CHECKS, FAILED, OPERATOR, PLAYBOOK, SUCCEEDED, WARNING, Check, Finding, Issue, fail, names, responsible
 from .report import Report
 
-ROOMS = (connectivity, servers, cdc, rights, objects, extensions, collations, textsearch, roles, parameters, wayback)
+ROOMS = (
+    *(connectivity, servers, targetserver, places, hooks, cdc, rights, present, chosen, objects, extensions, configuration),
+    *(collations,),
+    *(textsearch, roles, parameters, wayback),
+)
 """Importing them fills the registry."""
 
 LEFT_OUT, BROKEN_OFF, SELECTION = "PGM2000", "PGM2999", "PGM2200"
@@ -124,6 +146,8 @@ class _Run:
         """Find out which databases are meant, and start measuring the WAL rate."""
         try:
             self.context.databases = resolve_databases(self.context.spec, self.context.session("source"))
+            if servers.SPOOL_SPACE in self.only and self.context.spec.online:
+                servers.begin_wal_rate(self.context)
         except SpecificationError as exc:
             self.add_other(SELECTION, "source", fail(exc.message, exc.hint, data=exc.details or None))
         except (psycopg.Error, ConnectionFailed) as exc:

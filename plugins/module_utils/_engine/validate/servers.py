@@ -10,7 +10,8 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..errors import MigrationError
+from ..changes.room import source_room
+from ..errors import ConnectionFailed, MigrationError
 from ..snapshot.tools import find_tools
 from .context import Context, one
 from .registry import PLAYBOOK, SERVER, Issue, check, fail, ok, warn
@@ -24,6 +25,8 @@ MEMORY_AT_LEAST = 1 << 30
 SPARE = 1 << 30
 """Bytes of disk that must be free on the runtime host whatever the estimate says."""
 SAMPLE_SECONDS = 0.5
+"""The WAL rate is measured from the beginning of the validation until it is asked for; this long at the least."""
+SPOOL_SPACE = "PGM2015"
 
 
 def version_name(number: int) -> str:
@@ -148,8 +151,32 @@ def wal_position(ctx: Context) -> tuple[float, int]:
     return time.monotonic(), int(one(ctx.session("source"), f"SELECT pg_catalog.{diff}(pg_catalog.{function}(), '0/0')"))
 
 
+def begin_wal_rate(ctx: Context) -> None:
+    """Take the first of the two readings, as early as can be. A standby has no position of its own."""
+    if not one(ctx.session("source"), "SELECT pg_catalog.pg_is_in_recovery()"):
+        ctx.once("wal", make=lambda: wal_position(ctx))
+
+
+def wal_rate(ctx: Context) -> tuple[float, float]:
+    """Bytes of WAL a second, and over how many seconds they were measured: since the first time that somebody asked, the same for all
+    who ask later."""
+
+    def measure() -> tuple[float, float]:
+        begun, first = ctx.once("wal", make=lambda: wal_position(ctx))
+        time.sleep(max(0.0, SAMPLE_SECONDS - (time.monotonic() - begun)))
+        now, last = wal_position(ctx)
+        return (last - first) / max(now - begun, 0.001), now - begun
+
+    return ctx.once("wal rate", make=measure)
+
+
+def copy_seconds(ctx: Context) -> float:
+    """How long the base copy is expected to take at the most; ten minutes where it is shorter."""
+    return max(600.0, sum(sizes(ctx).values()) / COPY_RATE)
+
+
 @check(
-    "PGM2015",
+    SPOOL_SPACE,
     "spool space",
     side="runtime",
     needs=("source",),
@@ -161,17 +188,14 @@ def spool_space(ctx: Context) -> t.Iterator[Issue]:
     """The runtime host's disk holds the changes that come while the data is copied: WAL rate times expected time (R9)."""
     if one(ctx.session("source"), "SELECT pg_catalog.pg_is_in_recovery()"):
         return
-    begun, first = ctx.once("wal", make=lambda: wal_position(ctx))
-    time.sleep(max(0.0, SAMPLE_SECONDS - (time.monotonic() - begun)))
-    now, last = wal_position(ctx)
-    rate = (last - first) / max(now - begun, 0.001)
-    total = sum(sizes(ctx).values())
-    seconds = max(600.0, total / COPY_RATE)
+    rate, measured = wal_rate(ctx)
+    seconds = copy_seconds(ctx)
     need = int(rate * seconds) + SPARE
     place = existing(ctx.home)
     free = shutil.disk_usage(place).free
-    text = f"{size(free)} free at {place}; {size(rate)}/s of WAL for an expected {seconds / 60:.0f} minutes needs {size(need)}"
-    data = {"free_bytes": free, "needed_bytes": need, "wal_bytes_per_second": rate, "copy_seconds": seconds}
+    text = f"{size(free)} free at {place}; {size(rate)}/s of WAL (measured for {measured:.1f} s)"
+    text += f" for an expected {seconds / 60:.0f} minutes needs {size(need)}"
+    data = {"free_bytes": free, "needed_bytes": need, "wal_bytes_per_second": rate, "measured_seconds": measured, "copy_seconds": seconds}
     if free < SPARE:
         yield fail(text, f"Free or add disk space at {place} on the runtime host.", data=data)
     elif free < need:
@@ -180,12 +204,76 @@ def spool_space(ctx: Context) -> t.Iterator[Issue]:
         yield ok(text, data=data)
 
 
+@check(
+    "PGM2022",
+    "space for WAL on the source",
+    who=SERVER,
+    side="source",
+    online=True,
+    worst="Warning",
+    remedy="more disk on the source, or max_slot_wal_keep_size",
+    order=91,
+)
+def source_space(ctx: Context) -> t.Iterator[Issue]:
+    """The source's disk holds the WAL that a slot keeps if nobody reads it for as long as the copy takes, where its room is known."""
+    if one(ctx.session("source"), "SELECT pg_catalog.pg_is_in_recovery()"):
+        return
+    rate, measured = wal_rate(ctx)
+    seconds = copy_seconds(ctx)
+    need = int(rate * seconds)
+    room, how = _room_on_source(ctx)
+    text = f"{size(rate)}/s of WAL (measured for {measured:.1f} s) for an expected {seconds / 60:.0f} minutes is {size(need)}"
+    data = {"free_bytes": room, "needed_bytes": need, "wal_bytes_per_second": rate, "measured_seconds": measured, "copy_seconds": seconds}
+    if room is None:
+        yield ok(f"{text}; the source's free space is not known (source.storage_gb)", data=data)
+    elif room < need:
+        yield warn(
+            f"{text}, which the slot may keep; {size(room)} {how}: the source's disk could fill up while the stream stands still",
+            f"Give the source {size(need - room)} more disk, migrate at a quieter time, or end the slot rather than the source: as"
+            f" {ctx.profile('source').who}, max_slot_wal_keep_size below its free space. status and the metrics watch it.",
+            data=data,
+        )
+    else:
+        yield ok(f"{text}; {size(room)} {how}", data=data)
+
+
+def _room_on_source(ctx: Context) -> tuple[int | None, str]:
+    """Free bytes on the source's disk and how that is known: seen, where the source is this machine; else the size that the inventory says
+    less the databases that can be measured."""
+    seen = source_room(ctx.session("source"))
+    if seen is not None:
+        return seen, "are free on its disk"
+    given = ctx.spec.source.storage_gb << 30
+    if not given:
+        return None, ""
+    used = one(
+        ctx.session("source"),
+        "SELECT coalesce(sum(pg_catalog.pg_database_size(oid)), 0)::bigint FROM pg_database"
+        " WHERE pg_catalog.has_database_privilege(oid, 'CONNECT')",
+    )
+    return max(0, given - int(used)), f"are left of the {ctx.spec.source.storage_gb} GB that source.storage_gb says"
+
+
 def sizes(ctx: Context) -> dict[str, int]:
-    """Bytes of each selected database on the source; those that cannot be measured are left out."""
-    query = "SELECT datname::text, pg_catalog.pg_database_size(oid) FROM pg_database WHERE datname = ANY(%s)"
-    query += " AND pg_catalog.has_database_privilege(oid, 'CONNECT')"
-    rows = ctx.session("source").execute(query, [ctx.databases]).fetchall()
-    return {row[0]: int(row[1]) for row in rows}
+    """Bytes of each selected database on the source, where not all is chosen of the chosen tables; without those that cannot be read."""
+
+    def read() -> dict[str, int]:
+        query = "SELECT datname::text, pg_catalog.pg_database_size(oid) FROM pg_database WHERE datname = ANY(%s)"
+        query += " AND pg_catalog.has_database_privilege(oid, 'CONNECT')"
+        found = {row[0]: int(row[1]) for row in ctx.session("source").execute(query, [ctx.databases]).fetchall()}
+        return found if ctx.selection.everything else {name: _chosen_size(ctx, name, whole) for name, whole in found.items()}
+
+    return ctx.once("sizes", make=read)
+
+
+def _chosen_size(ctx: Context, database: str, whole: int) -> int:
+    """Bytes of the chosen tables with their indexes; ``whole`` where the database cannot be looked into."""
+    try:
+        tables = [table.oid for table in ctx.tables(database) if table.kind == "r"]
+        query = "SELECT coalesce(sum(pg_catalog.pg_total_relation_size(oid)), 0)::bigint FROM unnest(%s::bigint[]) oid"
+        return int(one(ctx.session("source", database), query, [tables]))
+    except ConnectionFailed:
+        return whole
 
 
 @check("PGM2016", "target storage", who=SERVER, side="target", needs=("source", "target"), remedy="storage of 1.25 times the data")
