@@ -20,8 +20,8 @@ from ..postgres.selection import Selection
 from ..postgres.session import connect, server_errors
 from ..snapshot.finish import refresh_matviews
 from ..snapshot.largeobjects import sync_differences
+from ..snapshot.sequences import sync_sequences
 from ..spec import MigrationSpec
-from .sequences import sync_sequences
 from .unlogged import sync_unlogged
 
 
@@ -43,22 +43,47 @@ def emit_marker(spec: MigrationSpec, database: str, token: str) -> int:
         return parse_lsn(row[0]) if row else 0
 
 
+LATE_SECONDS = 3.0
+"""How long behind the pause's end a statement may go on: whoever waits for it has given the cutover back by then."""
+
+
 def complete_database(spec: MigrationSpec, database: str, seconds: float | None = None) -> dict[str, t.Any]:
     """Bring level what the stream does not carry.
 
-    :param seconds: how long the copy of unlogged tables may take; None: as long as it takes.
+    :param seconds: how long it may take; None: as long as it takes.
     :return: how much of each: ``unlogged_rows``, ``sequences``, ``large_objects``, ``materialized_views``.
     """
+    with _sessions(spec, database, seconds) as (source, target):
+        rows = sync_unlogged(spec, database, source, target, seconds)  # before triggers and foreign keys are put back
+        restore(target)
+        return {"unlogged_rows": rows, **_level(spec, source, target), "materialized_views": refresh_matviews(target)}
+
+
+def complete_again(spec: MigrationSpec, database: str, seconds: float | None = None) -> dict[str, t.Any]:
+    """What :func:`complete_database` has read while sessions were still there, once more now that none is: they cannot have written rows
+    of tables (that is proven), but may have called ``nextval`` or written large objects.
+
+    :param seconds: how long it may take; None: as long as it takes.
+    """
+    with _sessions(spec, database, seconds) as (source, target):
+        return _level(spec, source, target)
+
+
+@contextlib.contextmanager
+def _sessions(
+    spec: MigrationSpec, database: str, seconds: float | None
+) -> t.Iterator[tuple[psycopg.Connection[t.Any], psycopg.Connection[t.Any]]]:
     with (
         connect(spec.source, database, purpose="cutover") as source,
         connect(spec.target, database, purpose="cutover") as target,
         server_errors("bring sequences and large objects level", spec.target, database, kind=CutoverAborted),
     ):
-        rows = sync_unlogged(spec, database, source, target, seconds)  # before triggers and foreign keys are put back
-        restore(target)
-        return {
-            "unlogged_rows": rows,
-            "sequences": sync_sequences(source, target, partly=not Selection.of(spec.copy).everything),
-            "large_objects": sync_differences(source, target),
-            "materialized_views": refresh_matviews(target),
-        }
+        for conn in (source, target) if seconds is not None else ():
+            conn.execute(f"SET statement_timeout = {int(((seconds or 0) + LATE_SECONDS) * 1000)}")
+        yield source, target
+
+
+def _level(spec: MigrationSpec, source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> dict[str, int]:
+    selection = Selection.of(spec.copy)
+    partly = spec.copy.present or not selection.everything
+    return {"sequences": sync_sequences(source, target, selection, partly=partly), "large_objects": sync_differences(source, target)}

@@ -19,6 +19,7 @@ external       nothing                                                      only
 from __future__ import annotations
 
 import typing as t
+from pathlib import Path
 
 from ..spec import CutoverOptions, Endpoint
 from .connectfence import ConnectFence
@@ -36,7 +37,8 @@ class Fence(t.Protocol):
     ended: int
     """Sessions that were ended."""
 
-    def __init__(self, endpoint: Endpoint, change: Change) -> None: ...
+    def __init__(self, endpoint: Endpoint, change: Change) -> None:
+        """For what :meth:`plan` said."""
 
     @classmethod
     def plan(cls, endpoint: Endpoint, database: str) -> Change:
@@ -70,8 +72,8 @@ def plan_fence(endpoint: Endpoint, database: str, kind: str = "revoke_connect") 
     return {**KINDS[kind].plan(endpoint, database), "kind": kind}
 
 
-def plan_fences(endpoint: Endpoint, databases: t.Sequence[str], options: CutoverOptions) -> list[Change]:
-    """The whole fence, in the order in which it is raised: gates first, and opened last."""
+def plan_fences(endpoint: Endpoint, databases: t.Sequence[str], options: CutoverOptions, mark: Path) -> list[Change]:
+    """The whole fence, in the order in which it is raised: gates first, and opened last. ``mark``: see :func:`.gates.plan_gates`."""
     changes: list[Change] = []
     try:
         for database in databases:
@@ -80,7 +82,7 @@ def plan_fences(endpoint: Endpoint, databases: t.Sequence[str], options: Cutover
         for change in changes:
             make_fence(endpoint, change).let_go()
         raise
-    return [*plan_gates(databases, options), *changes]
+    return [*plan_gates(databases, options, mark), *changes]
 
 
 def make_fence(endpoint: Endpoint, change: Change) -> Fence:

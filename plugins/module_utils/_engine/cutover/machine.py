@@ -20,8 +20,10 @@ from ..migration.catalogue import now
 from ..migration.paths import MigrationPaths
 from ..postgres.lsn import format_lsn
 from ..spec import CutoverOptions, MigrationSpec
+from ..verify.compare import differing
+from .commands import run_command
 from .fence import Fence, make_fence, plan_fences
-from .gates import Gate, run_command
+from .gates import Gate
 from .silence import describe
 from .watchdog import FenceJournal
 
@@ -38,8 +40,16 @@ RESUME_SECONDS = 10.0
 OPEN_SECONDS = 1.0
 """Pause between attempts to open the server that a rollback leads to."""
 
+STAYS_PAUSED = "; PgBouncer stays paused: have it lead to the target, then RELOAD and RESUME"
+
 RELY_ON_SILENCE = ("read_only", "external")
 """Fences that are nothing without the proof of the stream."""
+
+LEADS = ("release", "release_file", "release_template", "pgbouncer", "pgbouncer_databases")
+"""Options by which the release leads the writers: who has to finish it takes those of the cutover that was begun."""
+
+LETS_LIVE = ("locks", "read_only", "external")
+"""Fences under which sessions may live until the cutover is confirmed."""
 
 T = t.TypeVar("T")
 
@@ -56,8 +66,9 @@ async def _all(parts: t.Iterable[t.Awaitable[T]]) -> list[T]:
 @dataclasses.dataclass
 class CutoverResult:
     """What happened, for people and machines. Seconds everywhere; ``lsn`` is the marker's, ``time`` the commit time on the source of the
-    last transaction applied, by database."""
+    last transaction applied, by database; ``release_error`` why the writers were not led to the target, though it is complete."""
 
+    databases: list[str] = dataclasses.field(default_factory=list)
     phases: list[dict[str, t.Any]] = dataclasses.field(default_factory=list)
     lsn: dict[str, str] = dataclasses.field(default_factory=dict)
     time: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -67,6 +78,7 @@ class CutoverResult:
     sessions_ended: int = 0
     forecast_seconds: float | None = None
     checks: list[dict[str, t.Any]] = dataclasses.field(default_factory=list)
+    release_error: str | None = None
 
     def expect(self, told: t.Mapping[str, t.Any]) -> None:
         """Keep what the pre-checks said, so that the forecast can be held against what came (R98)."""
@@ -88,12 +100,14 @@ def expectation(told: t.Mapping[str, t.Any]) -> str:
 
 
 class Cutover:
-    """One attempt to switch ``spec``'s databases over.
+    """One attempt to switch the databases that ``options`` name over.
 
     :param ask: ``await ask(database, command, **arguments)`` has a worker do its part.
     :param open_target: what opens the target before the writers are led there; of a rollback, whose target is fenced.
     :param way_back: leave a stream from the target to the source.
+    :param lead: what writes ``release_file``, where the options name one.
     :ivar phase: the one that it is at.
+    :ivar proof: what a comparison before the release has found, by database.
     """
 
     def __init__(
@@ -105,11 +119,12 @@ class Cutover:
         *,
         open_target: t.Callable[[], str] | None = None,
         way_back: bool = False,
+        lead: t.Callable[[], str] | None = None,
     ) -> None:
-        self._open_target, self._way_back = open_target, way_back
+        self._open_target, self._way_back, self._lead = open_target, way_back, lead
         self._paths = paths
         self._spec = spec
-        self._databases = list(spec.databases)
+        self._databases = list(options.databases)
         self._options = options
         self._ask = ask
         self._journal = FenceJournal(paths.fence)
@@ -117,7 +132,8 @@ class Cutover:
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._began = 0.0
         self.phase = ""
-        self.result = CutoverResult()
+        self.proof: dict[str, dict[str, t.Any]] = {}
+        self.result = CutoverResult(self._databases)
 
     async def run(self) -> CutoverResult:
         """All phases up to the release.
@@ -133,6 +149,8 @@ class Cutover:
             await self._phase("drain", self._drain(token, deadline))
             await self._phase("complete", self._complete(deadline))
             await self._phase("confirm", self._confirm(token, deadline))
+            if self._options.verify_before_release:
+                await self._phase("verify", self._verify(deadline))
             await self._phase("release", self._release())
         except BaseException as exc:
             await self._give_back()
@@ -171,9 +189,9 @@ class Cutover:
 
     async def _fence(self, deadline: float) -> str:
         source = self._spec.source
-        changes = await asyncio.to_thread(plan_fences, source, self._databases, self._options)
+        changes = await asyncio.to_thread(plan_fences, source, self._databases, self._options, self._paths.fence_mark)
         self._fences = [make_fence(source, change) for change in changes]
-        self._start_watchdog(self._journal.open(changes, deadline))
+        self._start_watchdog(self._journal.open(changes, deadline, {key: getattr(self._options, key) for key in LEADS}))
         self._began = time.monotonic()
         self.result.fenced_at = now()
         gates = [fence for fence in self._fences if isinstance(fence, Gate)]
@@ -199,7 +217,7 @@ class Cutover:
         return "marker " + ", ".join(self.result.lsn.values()) + " applied"
 
     async def _complete(self, deadline: float) -> str:
-        proof = self._options.verify and self._options.proven
+        proof = (self._options.verify or self._options.verify_before_release) and self._options.proven
         seconds = max(0.0, deadline - time.monotonic())
         limit = seconds if self._options.proven else None
         answers = await self._each("complete", deadline, "complete", proof=proof, way_back=self._way_back, timeout=seconds, limit=limit)
@@ -229,7 +247,33 @@ class Cutover:
             )
         await _all(asyncio.to_thread(fence.confirm, deadline) for fence in self._fences)
         self.result.sessions_ended = sum(fence.ended for fence in self._fences)
-        return describe(counts)
+        return describe(counts) + await self._again(deadline)
+
+    async def _again(self, deadline: float) -> str:
+        """Sessions that lived until the fence was confirmed may have drawn from sequences or written large objects since both were read."""
+        if self._options.fence not in LETS_LIVE:
+            return ""
+        answers = await self._each("confirm", deadline, "again", limit=max(0.0, deadline - time.monotonic()))
+        return f", {sum(answer['large_objects'] for answer in answers)} large objects written since; sequences set again"
+
+    async def _verify(self, deadline: float) -> str:
+        """Compare every row while nobody writes: it is not too late to go back.
+
+        :raises CutoverAborted: PGM5113 with what differs.
+        """
+        answers = await self._each("verify", deadline, "verify")
+        self.proof = dict(zip(self._databases, answers, strict=True))
+        if not all(found["equal"] for found in answers):
+            names = differing(self.proof)
+            raise CutoverAborted(
+                f"Source and target differ: {', '.join(names[:5]) or 'sequences or large objects'}.",
+                code="PGM5113",
+                hint="Play verify for keys and both values, and find out who writes on the target. The source goes on.",
+                details={"tables": names},
+            )
+        tables = [table for found in answers for table in found["tables"]]
+        equal = sum(1 for table in tables if table["equal"])
+        return f"{equal} of {len(tables)} tables equal, {sum(found['rows'] for found in answers):,} rows"
 
     async def finish_release(self) -> CutoverResult:
         """Do again what follows the point of no return, for a service that was killed there: the hook may run a second time."""
@@ -242,17 +286,20 @@ class Cutover:
         """Lead the writers to the target: the user's command first, then the poolers. A pooler whose command has failed still leads to the
         source: it stays paused."""
         opened = await self._open_until_done() if self._open_target else ""
-        text, failed = await asyncio.to_thread(self._run_hook) if self._options.release else ("no hook", False)
+        text, failed = await asyncio.to_thread(self._run_hook)
+        self.result.release_error = text if failed else None
         text = opened + text
         gates = [fence for fence in self._fences if isinstance(fence, Gate)]
         for gate in gates:
             if failed:
-                text += "; PgBouncer stays paused: have it lead to the target, then RELOAD and RESUME"
+                text += STAYS_PAUSED if self._options.pgbouncer else ""
+                self.result.release_error = text
                 break
             try:
                 text += "; " + await asyncio.to_thread(gate.reopen)
             except CutoverAborted as exc:
                 text += f"; FAILED: {exc.message}"
+                self.result.release_error = text
         self.result.released_at = now()
         return text.removesuffix("; ")
 
@@ -279,12 +326,17 @@ class Cutover:
         return text
 
     def _run_hook(self) -> tuple[str, bool]:
-        """The user's command, and whether it failed; that is told but cannot undo the cutover: the target is complete."""
+        """The user's file and command, and whether one failed; that is told but cannot undo the cutover: the target is complete."""
+        said = []
         try:
-            run_command(self._options.release, HOOK_SECONDS)
+            if self._lead:
+                said.append(self._lead())
+            if self._options.release:
+                run_command(self._options.release, HOOK_SECONDS)
+                said.append(f"hook {self._options.release[0]}")
         except CutoverAborted as exc:
-            return f"hook FAILED: {exc.message}", True
-        return f"hook {self._options.release[0]}", False
+            return "; ".join([*said, f"hook FAILED: {exc.message} {exc.hint or ''}".strip()]), True
+        return "; ".join(said) or "no hook", False
 
     async def _give_back(self) -> None:
         """Open the source again and let the stream go on; the watchdog does it if this fails."""

@@ -15,10 +15,12 @@ import typing as t
 from ..errors import CutoverAborted
 from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
 from ..postgres.drivers import psycopg
+from ..postgres.selection import Selection
 from ..postgres.session import connect, server_errors
+from ..snapshot.sequences import read_sequences
 from ..spec import CutoverOptions, MigrationSpec
+from ..validate.hooks import look_at
 from .machine import RELY_ON_SILENCE
-from .sequences import read_sequences
 from .sessions import LOOK_SECONDS, QUIET_LOOKS, strangers
 from .unlogged import BYTES_PER_SECOND, unlogged_tables
 
@@ -28,8 +30,14 @@ PROBE_SECONDS = 3.0
 SESSION_SECONDS = 0.002
 """What it takes to end one session."""
 
+DIGEST_BYTES_PER_SECOND = 100e6
+"""A cautious pace at which a server makes digests of large objects."""
+
 REFRESH_BYTES_PER_SECOND = 50e6
 """A cautious pace of REFRESH MATERIALIZED VIEW."""
+
+VERIFY_BYTES_PER_SECOND = 50e6
+"""A cautious pace of the comparison of all rows (docs/performance.md)."""
 
 HOLDS, WARNS, FAILS = "Succeeded", "Warning", "Failed"
 
@@ -46,6 +54,12 @@ class Check:
     def to_dict(self) -> dict[str, t.Any]:
         """Plain data."""
         return dataclasses.asdict(self)
+
+
+def precheck_hooks(options: CutoverOptions, *, rollback: bool) -> list[dict[str, t.Any]]:
+    """The conditions outside of both servers: what leads the writers is there. To be asked by who will run it."""
+    looks = look_at(options, options.databases, rollback=rollback)
+    return [Check(look.name, FAILS if look.trouble else HOLDS, look.trouble or look.text, look.hint).to_dict() for look in looks]
 
 
 def precheck_database(
@@ -67,12 +81,13 @@ def precheck_database(
         checks += [_indexes(target, database), _statistics(target, database), _proof(database, options, messages)]
         sessions = len(strangers(source))
         began = time.monotonic()
-        read_sequences(source)
+        read_sequences(source, Selection.of(spec.copy))
         level = 2 * (time.monotonic() - began) + _refresh_seconds(target)
-        level += sum(table.bytes for table in unlogged_tables(spec, source)) / BYTES_PER_SECOND
+        verify = _size(target) / VERIFY_BYTES_PER_SECOND if options.verify_before_release else 0.0
+        level += _large_object_seconds(source) + sum(table.bytes for table in unlogged_tables(spec, source)) / BYTES_PER_SECOND
     drain = probe(PROBE_SECONDS)
     fence = QUIET_LOOKS * LOOK_SECONDS + 0.1 + SESSION_SECONDS * sessions if options.proven else 0.0
-    forecast = {"fence": fence, "drain": drain, "complete": level + 0.05, "confirm": drain}
+    forecast = {"fence": fence, "drain": drain, "complete": level + 0.05, "confirm": drain, "verify": verify}
     return {"checks": [check.to_dict() for check in checks], "forecast": forecast}
 
 
@@ -159,12 +174,27 @@ def _refresh_seconds(target: psycopg.Connection[t.Any]) -> float:
     return float(row[0]) / REFRESH_BYTES_PER_SECOND + 0.01 * int(row[1])
 
 
+def _large_object_seconds(source: psycopg.Connection[t.Any]) -> float:
+    """Both sides make digests of all of them, one after the other."""
+    query = "SELECT CASE WHEN EXISTS (SELECT FROM pg_largeobject_metadata) THEN pg_table_size('pg_largeobject') ELSE 0 END::float8"
+    return 2 * float(_rows(source, query)[0][0]) / DIGEST_BYTES_PER_SECOND
+
+
+def _size(target: psycopg.Connection[t.Any]) -> float:
+    """Bytes of all tables."""
+    query = (
+        "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::float8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        f" WHERE c.relkind = 'r' AND {USER_SCHEMAS}"
+    )
+    return float(_rows(target, query)[0][0])
+
+
 def total(forecasts: t.Sequence[t.Mapping[str, float | None]], latency: float | None) -> float | None:
     """The predicted pause: databases go through each phase together, so the slowest counts. A drain that was not measured takes as long as
     the target is behind; None if that is not known either."""
     seconds = 0.0
-    for phase in ("fence", "drain", "complete", "confirm"):
-        known = [forecast[phase] for forecast in forecasts]
+    for phase in ("fence", "drain", "complete", "confirm", "verify"):
+        known = [forecast.get(phase, 0.0) for forecast in forecasts]
         if any(value is None for value in known):
             if phase == "drain" and latency is None:
                 return None

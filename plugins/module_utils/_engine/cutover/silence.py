@@ -4,7 +4,7 @@
 
 A second marker is written; when it has come through the walsender, everything that was committed between both has come too. The
 spool is searched for changes between them. Records are not decoded: the plugins tell by their first bytes what they are, and before the
-first marker whole blocks are passed over.
+first marker whole blocks are passed over. Of test_decoding, which sends every table's changes, those of streamed tables count.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import typing as t
 from pathlib import Path
 
 from ..changes.spool import MESSAGE, Block, SpoolReader
+from ..changes.testdecoding import tables_of
 from ..errors import CutoverAborted, StreamError
+from ..source.plugin import PluginChoice
 
 POLL = 0.005
 
@@ -31,11 +33,12 @@ class _Heads(t.NamedTuple):
 
 _HEADS = {
     "pgoutput": _Heads(_KINDS, b"B", b"C"),
+    "test_decoding": _Heads((b"table ",), b"BEGIN", b"COMMIT"),
     "wal2json": _Heads(tuple(b'{"action":"%s"' % kind for kind in _KINDS), b'{"action":"B"', b'{"action":"C"'),
 }
 
 
-def changes_between(spool: Path, end_lsn: int, first: str, second: str, plugin: str, timeout: float) -> int:
+def changes_between(spool: Path, end_lsn: int, first: str, second: str, choice: PluginChoice, timeout: float) -> int:
     """Rows changed (and tables truncated) by commits between the markers with the tokens ``first`` and ``second``.
 
     :param end_lsn: where the transaction of the first marker ends; nothing behind it was applied.
@@ -49,7 +52,7 @@ def changes_between(spool: Path, end_lsn: int, first: str, second: str, plugin: 
         if exc.code != "PGM4011":
             raise
         reader, begun, found = SpoolReader(spool, None), True, None  # the segment of the first marker is applied and gone
-    search = _Search(first.encode(), second.encode(), _HEADS[plugin], begun)
+    search = _Search(first.encode(), second.encode(), choice, begun)
     try:
         while True:
             if found is None:
@@ -69,8 +72,10 @@ def changes_between(spool: Path, end_lsn: int, first: str, second: str, plugin: 
 class _Search:
     """Counts the changes of whole transactions; one that was broken off comes again."""
 
-    def __init__(self, first: bytes, second: bytes, heads: _Heads, begun: bool) -> None:
-        self._first, self._second, self._heads, self._begun = first, second, heads, begun
+    def __init__(self, first: bytes, second: bytes, choice: PluginChoice, begun: bool) -> None:
+        self._first, self._second, self._heads, self._begun = first, second, _HEADS[choice.plugin], begun
+        everything = choice.plugin != "test_decoding"
+        self._streamed = None if everything else {(table.schema, table.name) for table in choice.streamed}
         self._open = 0
         self.changes = 0
 
@@ -89,7 +94,7 @@ class _Search:
             elif not self._begun:
                 self._begun = self._first in payload
             elif payload.startswith(heads.change):
-                self._open += 1
+                self._open += self._streamed is None or not self._streamed.isdisjoint(tables_of(payload))
             elif payload.startswith(heads.commit):
                 self.changes += self._open
                 self._open = 0

@@ -28,8 +28,9 @@ RETRY_SECONDS = 1.0
 
 
 class FenceJournal:
-    """The file ``fence.json`` of a migration: ``{"state", "attempt", "deadline", "changes"}``. Each attempt to cut over has a name, so
-    that a watchdog that comes late cannot lift the fence of the next."""
+    """The file ``fence.json`` of a migration: ``{"state", "attempt", "deadline", "changes", "before"}``. Each attempt to cut over has a
+    name, so that a watchdog that comes late cannot lift the fence of the next. ``before`` are the changes of earlier attempts that were
+    released, where databases are switched over one after the other: no lift touches them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,11 +41,16 @@ class FenceJournal:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield read_json(self.path)
 
-    def open(self, changes: list[Change], deadline: float) -> str:
-        """Say what is about to be changed and until when (``time.monotonic()``) it may last; the name of the attempt."""
+    def open(self, changes: list[Change], deadline: float, options: t.Mapping[str, t.Any] | None = None) -> str:
+        """Say what is about to be changed and until when (``time.monotonic()``) it may last; the name of the attempt.
+
+        :param options: of this cutover, for who has to finish its release: those of the specification may be others by then.
+        """
         attempt = secrets.token_hex(8)
-        with self._locked():
-            write_json(self.path, {"state": "fenced", "attempt": attempt, "deadline": deadline, "changes": changes})
+        with self._locked() as journal:
+            before = _released(journal)
+            told = {"deadline": deadline, "changes": changes, "before": before, "options": dict(options or {})}
+            write_json(self.path, {"state": "fenced", "attempt": attempt, **told})
         return attempt
 
     def release(self) -> None:
@@ -78,14 +84,22 @@ class FenceJournal:
         :raises MigrationError: the first error; the rest is opened.
         """
         with self._locked() as journal:
-            if journal and journal["state"] == "released":
-                _lift_all(endpoint, [change for change in journal["changes"] if change["kind"] != "gate"])
-                write_json(self.path, {**journal, "state": "given back"})
+            if journal and (closed := _released(journal)):
+                _lift_all(endpoint, [change for change in closed if change["kind"] != "gate"])
+                write_json(self.path, {**journal, "state": "given back", "before": []})
 
     def changes(self) -> list[Change]:
         """What the fence changed, or is about to."""
         journal = read_json(self.path)
         return list(journal["changes"]) if journal else []
+
+    def options(self) -> dict[str, t.Any]:
+        """The options that the last attempt was begun with, as far as its release needs them."""
+        return dict((read_json(self.path) or {}).get("options") or {})
+
+    def released(self) -> set[str]:
+        """Databases whose cutover is behind the point of no return: the target is their server."""
+        return {change["database"] for change in _released(read_json(self.path)) if change["kind"] != "gate"}
 
     def state(self) -> str:
         """``none``, ``fenced``, ``released``, ``lifted``, or ``given back`` after a rollback."""
@@ -96,6 +110,13 @@ class FenceJournal:
         """Until when the fence of ``attempt`` may last; None if it does not stand any more."""
         journal = read_json(self.path)
         return float(journal["deadline"]) if journal and journal["state"] == "fenced" and journal["attempt"] == attempt else None
+
+
+def _released(journal: t.Mapping[str, t.Any] | None) -> list[Change]:
+    """The changes that keep the source closed for good, those of the last attempt among them if it was released."""
+    if not journal:
+        return []
+    return [*journal.get("before", []), *(journal["changes"] if journal["state"] == "released" else [])]
 
 
 def _lift_all(endpoint: Endpoint, changes: t.Sequence[Change]) -> None:

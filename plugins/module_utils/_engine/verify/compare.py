@@ -33,6 +33,8 @@ MAY_READ = (
     " (14 and later) or the tables' owner to it for as long as you compare."
 )
 
+ONLY_THERE = "the table exists only on the target"
+
 Report = t.Callable[[dict[str, t.Any]], None]
 
 
@@ -81,6 +83,12 @@ class VerifyResult:
         """Was every table compared? One that was truncated or rewritten after its snapshot cannot be."""
         return all(table.compared for table in self.tables)
 
+    def before_cutover(self) -> VerifyResult:
+        """The same of a database whose sequences and large objects are not judged, because the cutover brings them; until then sequences of
+        the target are ahead on purpose (B14)."""
+        sequences = tuple(dataclasses.replace(sequence, equal=True) for sequence in self.sequences)
+        return dataclasses.replace(self, equal=all(table.equal or not table.compared for table in self.tables), sequences=sequences)
+
     @property
     def rows(self) -> int:
         """Rows compared, as counted on the source."""
@@ -114,6 +122,17 @@ class VerifyResult:
             "method": self.method,
             "summary": self.summary(),
         }
+
+
+def differing(databases: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[str]:
+    """``database: schema.table`` of each table that was compared and differs; ``databases`` are results as :meth:`VerifyResult.to_dict`
+    gives them, by name."""
+    return [
+        f"{name}: {table['label']}"
+        for name, found in databases.items()
+        for table in found["tables"]
+        if table["compared"] and not table["equal"]
+    ]
 
 
 def verify_database(
@@ -151,11 +170,15 @@ def verify_database(
         work = _Comparison(source, target, max(1, jobs), report, stop or threading.Event(), limit, frozenset(tables))
         found = work.run()
         with server_errors("compare sequences and large objects", spec.target, database, kind=VerificationFailed, code="PGM6001"):
-            sequences = () if tables else tuple(compare_sequences(source, target, released=bool(target_snapshot)))
+            sequences = () if tables else tuple(compare_sequences(source, target, partly, released=bool(target_snapshot)))
             large = None if tables else compare_large_objects(source, target, work.method)
             definitions = tuple(compare_schemas(source.leader, target.leader)) if schema and not tables else ()
-        if not partly.everything:  # what the target lacks was left out on purpose; tables are told by their names above
-            sequences = tuple(s for s in sequences if s.target is not None)
+        if spec.copy.present:  # its definitions are the user's, and so is what it has besides the source's tables
+            definitions, found = (), [table for table in found if table.note != ONLY_THERE]
+        if (
+            spec.copy.present or not partly.everything
+        ):  # what the target lacks was left out on purpose; tables are told by their names above
+            sequences = tuple(s for s in sequences if s.target is not None and (s.source is not None or not spec.copy.present))
             definitions = tuple(d for d in definitions if d.target is not None)
     equal = all(table.equal or not table.compared for table in found) and all(s.equal for s in sequences) and (large is None or large.equal)
     return VerifyResult(database, equal, tuple(found), sequences, large, definitions, time.monotonic() - started, work.method.hashing)
@@ -198,7 +221,7 @@ class _Comparison:
         self._lone = [TableResult(table.label, 0, 0, False, "", note="the table is missing on the target") for table in lone]
         if not only:
             extra = [table for name, table in target.tables.items() if name not in source.tables]
-            self._lone += [TableResult(table.label, 0, 0, False, "", note="the table exists only on the target") for table in extra]
+            self._lone += [TableResult(table.label, 0, 0, False, "", note=ONLY_THERE) for table in extra]
         self._readings: dict[str, tuple[Reading, Reading]] = {
             pair.label: (make_reading(pair, source, self.method, target=False), make_reading(pair, target, self.method, target=True))
             for pair in self._pairs

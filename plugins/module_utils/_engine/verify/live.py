@@ -55,8 +55,8 @@ def verify_live(
 ) -> VerifyResult:
     """Compare ``database`` on both sides while it is written to; see :func:`.compare.verify_database` for the parameters.
 
-    Sequences are not judged: they come with the cutover. A table of which rows stayed in motion in every round is ``equal`` False and
-    ``compared`` False, with a note.
+    Sequences and large objects are not judged: they come with the cutover. A table of which rows stayed in motion in every round is
+    ``equal`` False and ``compared`` False, with a note.
     """
     settle()
     first = verify_database(spec, database, jobs=jobs, report=report, limit=CANDIDATES)
@@ -68,9 +68,7 @@ def verify_live(
             for table in doubtful:
                 settled[table.label] = again.judge(table)
     tables = tuple(settled[table.label] for table in first.tables)
-    sequences = tuple(dataclasses.replace(sequence, equal=True) for sequence in first.sequences)
-    equal = all(table.equal or not table.compared for table in tables)
-    return dataclasses.replace(first, equal=equal, tables=tables, sequences=sequences)
+    return dataclasses.replace(first, tables=tables).before_cutover()
 
 
 class _Again:

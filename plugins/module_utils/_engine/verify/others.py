@@ -7,9 +7,10 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ..postgres.catalog import USER_SCHEMAS
+from ..postgres.catalog import USER_SCHEMAS, large_object_digest
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_qualified
+from ..postgres.selection import EVERYTHING, KEPT_RELATION, Selection, read_left_out
 from .canonical import Method
 from .sides import Side
 
@@ -32,10 +33,10 @@ class SequenceResult:
         return dataclasses.asdict(self)
 
 
-def compare_sequences(source: Side, target: Side, *, released: bool) -> list[SequenceResult]:
-    """All sequences of users. ``released``: writers work on the target already, so its sequences may have gone on (sequences
-    know no snapshot)."""
-    ours, theirs = _sequences(source), _sequences(target)
+def compare_sequences(source: Side, target: Side, selection: Selection = EVERYTHING, *, released: bool) -> list[SequenceResult]:
+    """All chosen sequences of users, and what the target has besides. ``released``: writers work on the target already, so its
+    sequences may have gone on (sequences know no snapshot)."""
+    ours, theirs = _sequences(source, selection), _sequences(target, EVERYTHING)
     results = []
     for label in sorted(ours.keys() | theirs.keys()):
         left, right = ours.get(label), theirs.get(label)
@@ -49,12 +50,15 @@ def _not_behind(source: tuple[int, bool, int], target: tuple[int, bool, int]) ->
     return (forward * target[0], target[1]) >= (forward * source[0], source[1])
 
 
-def _sequences(side: Side) -> dict[str, tuple[int, bool, int]]:
+def _sequences(side: Side, selection: Selection) -> dict[str, tuple[int, bool, int]]:
     increment = "s.seqincrement" if side.version >= 100000 else "0"
     join = "JOIN pg_sequence s ON s.seqrelid = c.oid" if side.version >= 100000 else ""
-    names = side.leader.execute(f"""
+    names = side.leader.execute(
+        f"""
         SELECT n.nspname::text, c.relname::text, {increment} FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace {join}
-         WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {USER_SCHEMAS} ORDER BY 1, 2""").fetchall()
+         WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {USER_SCHEMAS} AND {KEPT_RELATION} ORDER BY 1, 2""",
+        read_left_out(side.leader, selection).parameters(),
+    ).fetchall()
     found: dict[str, tuple[int, bool, int]] = {}
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
@@ -87,8 +91,8 @@ class LargeObjectResult:
 
 
 def compare_large_objects(source: Side, target: Side, method: Method, limit: int = 20) -> LargeObjectResult:
-    """The contents of all large objects by OID; those of more than 1 GB cannot be read in one piece and make a note."""
-    row_hash = method.row_hash(["oid", "lo_get(oid)"])
+    """The contents of all large objects by OID; what cannot be read makes a note."""
+    row_hash = method.row_hash(["oid", large_object_digest("oid")])
     summed = f"SELECT count(*), coalesce(sum({row_hash}), 0) FROM pg_largeobject_metadata"
     read: list[tuple[int, int]] = []
     for side in (source, target):
