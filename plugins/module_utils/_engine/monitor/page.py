@@ -19,6 +19,7 @@ from .after import after_part
 from .chart import chart, rates, thin
 from .history import Sample
 from .markup import Html, el, join
+from .notes import notes_part
 from .style import CSS, SCRIPT
 from .text import COLUMNS, SHOWN_STATE, SHOWN_TYPE, Status, cells, clock, duration, human_bytes, human_seconds, verified_text
 
@@ -188,7 +189,14 @@ def _charts(status: Status, samples: t.Sequence[Sample]) -> Html:
 
 
 def _cards(status: Status) -> list[Html]:
-    found = [parts.databases(status), parts.cutover(status), parts.proof(status), after_part(status), *parts.tables(status)]
+    found = [
+        parts.databases(status),
+        parts.cutover(status),
+        parts.proof(status),
+        after_part(status),
+        notes_part(status),
+        *parts.tables(status),
+    ]
     return [card for card in found if card]
 
 

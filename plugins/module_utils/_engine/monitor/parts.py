@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from .markup import Html, el, join
-from .text import Status, human_bytes, human_seconds
+from .text import Status, human_bytes, human_seconds, stall_text
 
 TABLES_OPEN = 15
 """Tables that are shown at once; the others are folded away."""
@@ -95,9 +95,9 @@ def phase_of(figures: t.Mapping[str, t.Any]) -> Html:
 
 
 def message(figures: t.Mapping[str, t.Any]) -> Html | None:
-    """What a database has to say: a warning, or the verdict about its catching up."""
+    """What a database has to say: why nothing moves, a warning, or the verdict about its catching up."""
     verdict = str(figures.get("verdict") or "")
-    text = str(figures.get("message") or "") or (verdict if verdict.startswith("will not") else "")
+    text = stall_text(figures.get("stalled")) or str(figures.get("message") or "") or (verdict if verdict.startswith("will not") else "")
     return el("span", text, cls="fix small") if text else None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from .after import after_lines
+from .notes import note_lines
 from .text import (
     SHOWN_STATE,
     SHOWN_TYPE,
@@ -18,6 +19,7 @@ from .text import (
     human_bytes,
     human_seconds,
     set_text,
+    stall_text,
     verified_text,
     way_back_text,
 )
@@ -41,7 +43,12 @@ def detail_lines(status: Status) -> list[str]:
         lines += [f"hint: {error['hint']}"] if error.get("hint") else []
     validation = status.get("validation")
     parts = [("Validation", [str(validation.get("summary") or validation["status"])] if validation else [])]
-    parts += [("Migration", _databases(status)), ("Cutover", cutover_lines(status)), ("Afterwards", after_lines(status))]
+    parts += [
+        ("Migration", _databases(status)),
+        ("Notes of the copy", note_lines(status)),
+        ("Cutover", cutover_lines(status)),
+        ("Afterwards", after_lines(status)),
+    ]
     events = (status.get("events") or [])[-EVENTS:]
     parts.append(("Events", [f"{clock(event['time'])}  {event['level']:<7}  {event['text']}" for event in events]))
     for title, shown in parts:
@@ -69,4 +76,5 @@ def _databases(status: Status) -> list[str]:
                 "" if figures.get("retained_wal_bytes") is None else human_bytes(figures["retained_wal_bytes"]),
             ]
         )
-    return columns(table)
+    stalls = [f"{name}: {stall_text(figures['stalled'])}" for name, figures in progress.items() if figures.get("stalled")]
+    return [*columns(table), *stalls]

@@ -29,6 +29,11 @@ COLUMNS = (
 _KEYS = ("name", "status", "migration_mode", "migration_type", "source_server", "source_server_type", "databases", "duration", "start_time")
 
 
+def stall_text(stall: t.Mapping[str, t.Any] | None) -> str:
+    """A stall of a database's stream or copy (:mod:`..service.stall`) in words; empty for None."""
+    return f"nothing has moved for {stall['seconds']:.0f} s: {stall['text']}" if stall else ""
+
+
 def duration(seconds: float | None) -> str:
     """``4360`` as ``1:12:40``."""
     if seconds is None:
@@ -91,10 +96,10 @@ def cells(status: Status) -> list[str]:
     return [*texts[:-1], clock(texts[-1])]
 
 
-def grid(statuses: t.Sequence[Status]) -> list[str]:
-    """The list of migrations as lines of text, its head first."""
+def grid(statuses: t.Sequence[Status], states: t.Sequence[str] = ()) -> list[str]:
+    """The list of migrations as lines of text, its head first; ``states``: those that alone were asked for, empty for all."""
     if not statuses:
-        return ["No migrations yet."]
+        return [f"No migration is {' or '.join(states)}." if states else "No migrations yet."]
     return columns([list(COLUMNS), *(cells(status) for status in statuses)])
 
 
@@ -107,9 +112,9 @@ def columns(table: t.Sequence[t.Sequence[str]]) -> list[str]:
 def details(status: Status) -> dict[str, t.Any]:
     """One migration in two parts that are complete on their own: validation and migration (R82)."""
     head = {k: status[k] for k in ("key", "name", "state", "substate", "mode", "option", "source", "target", "databases")}
-    head.update({k: status.get(k) for k in ("set", "way_back", "verified")})
+    head.update({k: status.get(k) for k in ("set", "way_back", "verified", "prerequisites")})
     times = {k: status[k] for k in ("created", "started", "ended", "duration_seconds")}
-    moved = ("progress", "plugin", "cutover", "verification", "canceled", "after")
+    moved = ("notes", "progress", "plugin", "cutover", "switched", "verification", "unproven", "canceled", "after")
     migration = {**{k: status.get(k) for k in moved}, "state": status["state"], "substate": status["substate"], **times}
     rest = {k: status.get(k) for k in ("error", "events", "engine", "service", "files", "summary")}
     return {**head, **times, "validation": status.get("validation"), "migration": migration, **rest}
@@ -125,7 +130,7 @@ def set_text(status: Status) -> str:
 
 
 WAY_BACK = {
-    "prepared": "way back prepared: play cutover again to start its stream",
+    "prepared": "way back prepared: its stream starts when the migration has ended",
     "Succeeded": "rolled back: the source serves again",
     "Canceled": "way back given up",
     "Failed": "way back failed: it cannot be taken unless its error is mended, play finish to give it up",
@@ -140,7 +145,8 @@ def way_back_text(status: Status) -> str:
     if back["state"] in WAY_BACK:
         return WAY_BACK[back["state"]]
     latency = "not known" if back["latency_seconds"] is None else f"{back['latency_seconds']:.1f} s"
-    return f"way back: pgops.migration.rollback (reverse stream {back['state']}, latency {latency})"
+    stopped = "" if back.get("running", True) else "; its service does not run: play cutover again"
+    return f"way back: pgops.migration.rollback (reverse stream {back['state']}, latency {latency}{stopped})"
 
 
 def verified_text(status: Status, now: datetime.datetime | None = None) -> str:
@@ -152,7 +158,7 @@ def verified_text(status: Status, now: datetime.datetime | None = None) -> str:
     point = f" as of LSN {', '.join(verified['lsn'].values())}" if verified["lsn"] else ""
     equal = "every row equal" if verified["complete"] else "all compared rows equal"
     found = equal if verified["equal"] else "DIFFERENT"
-    return f"{found}{point}, {duration(age.total_seconds())} ago ({verified['rows']:,} rows)"
+    return f"{found}{point}, {duration(max(0.0, age.total_seconds()))} ago ({verified['rows']:,} rows)"
 
 
 def cutover_lines(status: Status) -> list[str]:
@@ -165,10 +171,14 @@ def cutover_lines(status: Status) -> list[str]:
         equal = sum(1 for table in tables if table.get("equal"))
         seconds = sum(result.get("seconds") or 0 for result in verification["databases"].values())
         lines.append(f"{'verify':<10} {seconds:>8.2f} s   {equal} of {len(tables)} tables equal")
+    for database, reason in (status.get("unproven") or {}).items():
+        lines.append(f"{'verify':<10} {'-':>8}     rows of {database} were not compared: {reason}")
     pause = cutover.get("pause_seconds")
+    names = cutover.get("databases") or []
+    only = f" {', '.join(names)} switched over." if status["state"] != "Succeeded" and len(names) < len(status["databases"]) else ""
     paused = f" Writers were paused for {pause:.2f} s." if pause is not None else ""
     if cutover.get("released_at"):
-        lines.append(f"{status['state']}.{paused} Certificate: {status['files']['report']}")
+        lines.append(f"{status['state']}.{only}{paused} Certificate: {status['files']['report']}")
         lines += [text for text in (set_text(status), way_back_text(status)) if text]
     return lines
 

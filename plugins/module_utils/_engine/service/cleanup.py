@@ -20,7 +20,7 @@ from ..cutover.watchdog import FenceJournal
 from ..errors import ConnectionFailed, MigrationError
 from ..globals.marker import MARKER
 from ..globals.plan import revoke_admin_memberships
-from ..migration.ledger import WAY_BACK, Ledger
+from ..migration.ledger import Ledger
 from ..migration.paths import MigrationPaths
 from ..migration.states import ACTIVE, State
 from ..postgres.catalog import PROVIDER_DATABASES
@@ -29,6 +29,7 @@ from ..postgres.identifiers import object_name, quote_ident
 from ..postgres.session import connect, server_errors
 from ..source.cleanup import Leftover, find_ours, remove_ours
 from ..spec import Endpoint
+from .identities import changed_tables, give_back_identities
 from .launcher import running_pid
 
 WORKING = ("spool", "work", "secrets.json", "spec.json", "control.sock", "pid", "lock", "fence.lock", "status.json")
@@ -38,7 +39,7 @@ WORKING = ("spool", "work", "secrets.json", "spec.json", "control.sock", "pid", 
 @dataclasses.dataclass(frozen=True, order=True)
 class Item:
     """One thing of ours. ``place`` is ``source``, ``target`` or ``runtime``; ``kind`` is ``slot``, ``publication``, ``session``, ``fence``,
-    ``ledger``, ``role``, ``database`` or ``files``; ``key`` the migration that it belongs to, where that is known."""
+    ``identity``, ``ledger``, ``role``, ``database`` or ``files``; ``key`` the migration that it belongs to, where that is known."""
 
     place: str
     kind: str
@@ -92,7 +93,7 @@ class Cleanup:
 
         :raises ConnectionFailed: if a server cannot be reached.
         """
-        items = [*self._fences(), *self._on_source(), *self._on_target(), *self._on_host()]
+        items = [*self._fences(), *self._identities(), *self._on_source(), *self._on_target(), *self._on_host()]
         kept: dict[Item, str] = {}
         in_use = {item.pid for item in items if item.kind == "slot" and item.pid}
         for item in items:
@@ -126,6 +127,13 @@ class Cleanup:
                 here = self._key in (None, record["key"]) and _address(record["spec"]["source"]) == _address(endpoint.public())
                 if here and fenced:
                     yield Item(place, "fence", record["name"], "", record["key"])
+
+    def _identities(self) -> t.Iterator[Item]:
+        for record in self._records:
+            here = _address(record["spec"]["source"]) == _address(self._source.public())
+            for database in record["spec"]["databases"] if here and self._key in (None, record["key"]) else ():
+                for table in changed_tables(MigrationPaths(self._home, record["key"]).work(database)):
+                    yield Item("source", "identity", table, database, record["key"])
 
     def _on_source(self) -> t.Iterator[Item]:
         for found in find_ours(self._source, key=self._key):
@@ -182,6 +190,8 @@ class Cleanup:
         endpoint = self._source if item.place == "source" else self._target
         if item.kind == "fence":
             FenceJournal(MigrationPaths(self._home, item.key).fence).lift(endpoint)
+        elif item.kind == "identity":
+            give_back_identities(self._source, self._target, item.database, MigrationPaths(self._home, item.key).work(item.database))
         elif item.kind in ("slot", "publication", "session"):
             remove_ours(endpoint, only=Leftover(item.kind, item.name, item.database, item.pid))
         elif item.kind == "database":
@@ -216,8 +226,8 @@ class Cleanup:
 
 
 def ledgers(endpoint: Endpoint, key: str | None = None) -> t.Iterator[tuple[str, str, bool]]:
-    """Each database of a server with a ledger (of the migration ``key``): its name, the migration that it belongs to, and whether that made
-    the database (a way back did not).
+    """Each database of a server with a ledger (of the migration ``key``): its name, the migration that it belongs to, and whether that may
+    be dropped with it (:meth:`Ledger.droppable`).
 
     :raises ConnectionFailed: the server cannot be reached; a single database that refuses us is passed over.
     """
@@ -228,7 +238,7 @@ def ledgers(endpoint: Endpoint, key: str | None = None) -> t.Iterator[tuple[str,
         with contextlib.suppress(ConnectionFailed), connect(endpoint, name, purpose="cleanup") as conn:
             owner = _owner(conn)
             if owner and key in (None, owner):
-                yield name, owner, not Ledger(conn).step_done(WAY_BACK)
+                yield name, owner, Ledger(conn).droppable()
 
 
 def _owner(conn: psycopg.Connection[t.Any]) -> str | None:

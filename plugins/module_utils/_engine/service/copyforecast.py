@@ -15,6 +15,9 @@ import typing as t
 RATE_SECONDS = 20.0
 """Length of the time over which the pace of rows is measured."""
 
+DONE = "done"
+"""The base copy's last step."""
+
 
 class CopyForecast:
     """Figures of one database's copy over time; ``moment`` is a monotonic clock in seconds.
@@ -47,13 +50,16 @@ class CopyForecast:
             self._work, self._moved_at = work, moment
 
     def seconds(self, moment: float, figures: t.Mapping[str, t.Any]) -> int | None:
-        """Seconds until rows and indexes are there; None where that is not known, also when it takes longer than was forecast."""
+        """Seconds until rows and indexes are there; None where that is not known: when it takes longer than was forecast, and while
+        foreign keys are checked and statistics are made behind them, which nobody can tell the end of. 0 only when the copy is done."""
+        if figures.get("step") == DONE:
+            return 0
         rows = int(figures.get("bytes_total") or 0) - int(figures.get("bytes_done") or 0)
         indexes = int(figures.get("index_work_total") or 0) - int(figures.get("index_work_done") or 0)
         if figures.get("bytes_total") is None:
             return None
         if rows <= 0 and indexes <= 0:
-            return 0
+            return None
         pace = self.rate if rows > 0 else self._pace
         building = float(figures.get("index_work_rate") or 0) or self._pace
         if (rows > 0 and not pace) or (indexes > 0 and not building):

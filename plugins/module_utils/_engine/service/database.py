@@ -10,12 +10,10 @@ import typing as t
 from ..errors import MigrationError, ServiceError
 from ..migration.catalogue import now
 from ..migration.paths import MigrationPaths
+from ..monitor.text import stall_text
 from .children import Child
 from .faults import lost, pause_before, weight
-from .status import Progress
-
-FOLLOWING = ("streaming", "copied", "finished")
-"""Phases of a database whose rows are on the target."""
+from .status import FOLLOWING, Progress
 
 GRACE_SECONDS = 5.0
 """How long a receiver that lost its slot is not yet believed: the guard of the worker may be about to say why."""
@@ -26,21 +24,34 @@ class Database:
 
     :param note: ``note(level, text)`` writes into the history of the migration.
     :param changed: is called when the migration's state may have to follow.
+    :param keep: is called when :attr:`notes` are to be kept for another life of the service; ``notes`` are those of the last one.
+    :ivar notes: what the copy left out or adapted.
     :ivar error: what holds this database up, None if nothing does.
     :ivar over: no attempt is going to be made by itself: only a new run can help, or nothing.
     :ivar arrived: its rows are on the target.
+    :ivar ended: its migration is over.
     """
 
-    def __init__(self, paths: MigrationPaths, name: str, note: t.Callable[[str, str], None], changed: t.Callable[[], None]) -> None:
+    def __init__(
+        self,
+        paths: MigrationPaths,
+        name: str,
+        note: t.Callable[[str, str], None],
+        changed: t.Callable[[], None],
+        keep: t.Callable[[], None],
+        notes: t.Sequence[str] = (),
+    ) -> None:
         self.name = name
+        self.notes = list(notes)
         self.progress = Progress()
         self.plugin: dict[str, str] = {}
         self.error: MigrationError | None = None
         self.over = False
         self.arrived = False
+        self.ended = False
         self._origin = ""
         self._attempts: dict[str, int] = {}
-        self._note, self._changed = note, changed
+        self._note, self._changed, self._keep = note, changed, keep
         self.worker = Child(paths, "work", name, self._heard, lambda error: self._ended("work", error))
         self.receiver = Child(paths, "receive", name, self._heard, lambda error: self._ended("receive", error))
         self._timers: set[asyncio.TimerHandle] = set()
@@ -81,9 +92,12 @@ class Database:
             timer.cancel()
         await asyncio.gather(self.worker.stop(), self.receiver.stop())
 
-    def finished(self) -> None:
-        """Its migration is over."""
-        self.progress.merge({"phase": "finished", "state": "Succeeded", "ended": now()})
+    def finished(self, figures: t.Mapping[str, t.Any] | None = None) -> None:
+        """Its migration is over; ``figures`` as they were then, where that was in another life of the service."""
+        self.ended = self.arrived = True
+        self.progress.merge(figures or {"phase": "finished", "state": "Succeeded", "ended": now()})
+        if self.progress.figures.get("latency_seconds") is not None:  # all is applied, and nothing comes any more
+            self.progress.merge({"latency_seconds": 0.0, "lag_bytes": 0})
 
     # -- what the processes say
 
@@ -107,11 +121,26 @@ class Database:
     def _figures(self, figures: dict[str, t.Any]) -> None:
         for warning in figures.pop("warnings", ()):
             self._say(warning)
+        if "stalled" in figures:
+            self._stalled(figures["stalled"])
+        if fresh := [text for text in figures.pop("notes", ()) if text not in self.notes]:
+            self.notes += fresh
+            for text in fresh:
+                self._note("info", f"{self.name}: {text}")
+            self._keep()
         self.progress.merge(figures)
         if figures.get("receiver") == "streaming" and self._origin == "receive":
             self._recovered()
         if figures.get("applied_lsn") and self.receiver.started:
             self.receiver.tell("applied", lsn=figures["applied_lsn"])
+
+    def _stalled(self, stall: t.Mapping[str, t.Any] | None) -> None:
+        """A stall is an event when it begins and when it is over (B18)."""
+        before = self.progress.figures.get("stalled")
+        if stall and not before:
+            self._note("warning", f"{self.name}: {stall_text(stall)}")
+        elif before and not stall:
+            self._note("info", f"{self.name}: it moves again, after {before['seconds']:.0f} s.")
 
     def _phase(self, phase: str) -> None:
         self.progress.phase(phase)
@@ -159,7 +188,9 @@ class Database:
         error.details.setdefault("database", self.name)
         self.error, self._origin, self.over = error, origin, retry is None
         again = "" if retry is None else f" The next attempt is made in {retry:.0f} s."
-        self.progress.merge({"state": "Failed", "message": error.message + again, "error": error.to_dict(), "ended": now()})
+        self.progress.merge(
+            {"state": "Failed", "message": error.message + again, "error": error.to_dict(), "ended": now(), "stalled": None}
+        )
         if known is None or known.message != error.message:
             self._note("error", f"{self.name}: {error.message}{again}")
         self._changed()

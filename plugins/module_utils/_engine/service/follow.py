@@ -23,6 +23,7 @@ from ..source.plugin import PluginChoice
 from ..spec import MigrationSpec
 from .faults import lost, pause_before
 from .link import Link
+from .stall import APPLIER, Pulse
 
 REPORT_SECONDS = 0.5
 
@@ -31,7 +32,6 @@ class Follower:
     """Applies the changes of ``database`` until it is stopped or they are lost.
 
     :ivar stream: of the present or the last attempt.
-    :ivar held: the error that holds it up, None while it applies.
     :ivar failure: what ended it for good.
     """
 
@@ -52,7 +52,7 @@ class Follower:
         self._failed_at = 0
         self._attempts = 0
         self.stream = self._new_stream()
-        self.held: MigrationError | None = None
+        self._held: MigrationError | None = None
         self.failure: MigrationError | None = None
 
     def _new_stream(self) -> ChangeStream:
@@ -75,11 +75,28 @@ class Follower:
             if not self._stopping:
                 self.stream = self._new_stream()
 
+    @property
+    def held(self) -> MigrationError | None:
+        """The error that holds it up, None while it applies: one whose change has been applied since counts no more, also before that is
+        reported."""
+        return None if self._held and self.stream.position.end_lsn > self._failed_at else self._held
+
     def stop(self) -> None:
         """End the attempt or the wait for the next one."""
         self._stopping = True
         self._over.set()
         self._wake.set()
+
+    def pulse(self) -> Pulse | None:
+        """For how long nothing has moved; None while an error or a command holds the stream."""
+        stream = self.stream
+        if self.held or self._stopping:
+            return None
+        working, rested = stream.standstill()
+        if working is not None:
+            return Pulse("target", working, APPLIER)
+        late = stream.latency()  # each heartbeat of the source comes through the stream
+        return None if late is None else Pulse("source", min(late, rested) - 2 * self._spec.changes.heartbeat)
 
     def retry(self) -> None:
         """Try again now: the cause is said to be removed."""
@@ -100,16 +117,16 @@ class Follower:
             over.set()  # the heartbeat of this attempt
 
     def _report(self, figures: dict[str, t.Any]) -> None:
-        if self.held and int(figures.get("applied_lsn") or 0) > self._failed_at:
-            self.held, self._attempts = None, 0
+        if self._held and int(figures.get("applied_lsn") or 0) > self._failed_at:
+            self._held, self._attempts = None, 0
             self._link.send(event="recovered")
         self._link.send(progress=figures)
 
     def _hold(self, error: MigrationError) -> MigrationError | None:
         """Wait until it is time for another attempt; the error if changes were lost meanwhile."""
         position = self.stream.position
-        self.held = error
         self._failed_at = max(position.end_lsn, parse_lsn(error.details["lsn"]) if error.details.get("lsn") else 0)
+        self._held = error
         pause = pause_before(self._attempts)
         self._wake.clear()
         self._link.send(event="held", error=error.to_dict(), retry_seconds=pause)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess  # nosec: systemctl and our own engine
@@ -12,7 +13,7 @@ import typing as t
 from pathlib import Path
 
 from ..errors import ServiceError
-from ..migration.paths import MigrationPaths
+from ..migration.paths import MigrationPaths, own, private
 
 SUPERVISORS = ("auto", "systemd", "process")
 START_SECONDS = 20.0
@@ -28,8 +29,9 @@ def choose_supervisor(wanted: str) -> str:
 class Lock:
     """The service's lock: whoever holds it is the service. The kernel drops it with the process, however that ends."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: t.IO[str] = path.open("a+", encoding="utf-8")
+    def __init__(self, path: Path | int) -> None:
+        """``path`` of the lock, or the descriptor that :meth:`hand_on` gave before this program began."""
+        self._file: t.IO[str] = path.open("a+", encoding="utf-8") if isinstance(path, Path) else os.fdopen(path, "a+")
 
     def take(self) -> bool:
         """Try to become the service."""
@@ -42,6 +44,11 @@ class Lock:
         self._file.write(str(os.getpid()))
         self._file.flush()
         return True
+
+    def hand_on(self) -> int:
+        """The descriptor that keeps the lock in the program that follows in this process."""
+        os.set_inheritable(self._file.fileno(), True)
+        return self._file.fileno()
 
     def close(self) -> None:
         """Let go."""
@@ -74,15 +81,30 @@ def start(paths: MigrationPaths, supervisor: str, python: str) -> None:
         )
     paths.control.unlink(missing_ok=True)
     paths.status.unlink(missing_ok=True)
+    paths.asked.touch(0o600)
+    own(paths.asked, paths.folder)
     if supervisor == "systemd":
-        done = subprocess.run(["systemctl", "start", f"pg-migration@{paths.key}"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ServiceError(f"systemctl start pg-migration@{paths.key} failed: {done.stderr.strip()}", code="PGM8007")
+        # after a reboot of the host nobody plays anything; a unit whose migration is over ends at once (cli.py)
+        _systemctl("enable", paths)
+        # not "start": the unit may be active as the service of the way back, which goes on behind this one again
+        _systemctl("restart", paths)
     else:
         command = [python, str(paths.engine), "serve", "--home", str(paths.home), "--migration", paths.key]
-        with open(paths.log, "ab") as log:
+        with open(private(paths.log), "ab") as log:
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
     _wait(paths)
+
+
+def _systemctl(verb: str, paths: MigrationPaths) -> None:
+    done = subprocess.run(["systemctl", verb, f"pg-migration@{paths.key}"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ServiceError(f"systemctl {verb} pg-migration@{paths.key} failed: {done.stderr.strip()}", code="PGM8007")
+
+
+def rest(paths: MigrationPaths, supervisor: str) -> None:
+    """Have the service not begin with the host any more. Who may not say that to systemd leaves a unit that ends at once."""
+    if supervisor == "systemd":
+        subprocess.run(["systemctl", "disable", f"pg-migration@{paths.key}"], capture_output=True, check=False)
 
 
 def _wait(paths: MigrationPaths) -> None:
@@ -99,14 +121,16 @@ def _wait(paths: MigrationPaths) -> None:
 
 
 def stop(paths: MigrationPaths, supervisor: str, seconds: float = 40.0) -> None:
-    """Stop the service if it runs; killed when it does not end in time."""
+    """Stop the service if it runs; killed when it does not end in time. It does not begin with the host any more."""
+    rest(paths, supervisor)
     pid = running_pid(paths)
     if pid is None:
         return
     if supervisor == "systemd":
         subprocess.run(["systemctl", "stop", f"pg-migration@{paths.key}"], capture_output=True, check=False)
-    elif pid:
-        os.kill(pid, 15)
+    if pid and running_pid(paths) == pid:  # no unit of its own: a process, or the way back in the unit of its migration
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 15)
     limit = time.monotonic() + seconds
     while running_pid(paths) is not None:
         if time.monotonic() > limit:

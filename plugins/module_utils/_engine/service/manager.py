@@ -6,31 +6,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import shutil
 import sys
 import typing as t
 from pathlib import Path
 
+from ..cutover.watchdog import FenceJournal
 from ..errors import Conflict, ConnectionFailed, CutoverAborted, IllegalTransition, MigrationError, ServiceError, SpecificationError
-from ..migration.back import back_key, back_spec, key_back
+from ..migration.back import back_spec, key_back
 from ..migration.catalogue import Catalogue, target_of
-from ..migration.paths import DEFAULT_HOME, MigrationPaths, own, read_json
+from ..migration.paths import DEFAULT_HOME, MigrationPaths, own
 from ..migration.states import ACTIVE, RESUMABLE, TERMINAL, State, Substate
 from ..monitor import files
 from ..monitor.history import History
-from ..monitor.text import set_text, way_back_text
 from ..postgres.catalog import is_selection
 from ..postgres.session import connect
+from ..snapshot.account import read_account
 from ..spec import MAX_DATABASES, Endpoint, MigrationSpec, key_of
 from ..validate.databases import resolve_databases
 from . import launcher
 from .cancel import clean_source, drop_databases, restore_databases
 from .cleanup import Cleanup
 from .control import ask_service
+from .overview import Overview
 from .sets import FACT, Sets, key_of_set, known_sets, newest
-from .status import aged, summarize
-from .wayback import give_up, left, prepared
+from .wayback import give_up, left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Manager:
         self._supervisor = launcher.choose_supervisor(supervisor)
         self._python = python
         self._catalogue = Catalogue(self._home / "catalogue.db")
+        self._overview = Overview(self._home, self._catalogue, self._supervisor)
 
     # -- reading
 
@@ -111,8 +112,14 @@ class Manager:
         if is_selection(spec.databases):
             spec = dataclasses.replace(spec, databases=known.databases)
         self._refuse_other(spec, known)
-        status = self._status(record)
+        status = self._overview.of(record)
         state = State(record["state"])
+        if state is State.CLEANING_UP:
+            raise Conflict(
+                f"The migration {spec.name} is being canceled; that was broken off.",
+                hint="Play cancel again.",
+                details={"state": state.value},
+            )
         if state is State.CANCELED:
             raise Conflict(
                 f"The migration {spec.name} was canceled; a canceled migration cannot go on.",
@@ -134,17 +141,23 @@ class Manager:
         records = self._catalogue.list()
         for record in records:
             if name in (record["name"], record["key"]) and target in (None, record["target"]):
-                return self._status(record)
+                return self._overview.of(record)
         part = newest(records, name, target)
-        return self._status(dict(part)) if part else None
+        return self._overview.of(dict(part)) if part else None
 
     def list(self, target: str | None = None) -> list[dict[str, t.Any]]:
         """All migrations (to ``target``), newest first (R42, R43, R74)."""
-        return [self._status(record) for record in self._catalogue.list() if target in (None, record["target"])]
+        return [self._overview.of(record) for record in self._catalogue.list() if target in (None, record["target"])]
 
     def history(self, key: str) -> History:
         """The samples of the migration's run."""
         return History(self._paths(key).history)
+
+    def copied_tables(self, status: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+        """What was copied of each table, by database, see :func:`..snapshot.account.read_account`; databases whose copy is complete."""
+        paths = self._paths(status["key"])
+        found = {database: read_account(paths.work(database)) for database in status["databases"]}
+        return {database: account for database, account in found.items() if account}
 
     # -- acting
 
@@ -199,20 +212,20 @@ class Manager:
         return back_spec(spec.for_databases(record["spec"]["databases"]) if record else spec)
 
     def start_way_back(self, spec: MigrationSpec) -> bool:
-        """Start the stream from the target to the source that the cutover of ``spec`` has prepared, or start its service again; True if
-        there was something to start.
+        """Start the service of the way back of ``spec`` again where it has ended before its time; True if it was started. Its first start
+        is no matter of ours: the migration's own service becomes it (:mod:`.handover`).
 
         :raises ServiceError: PGM5202 if no way back was prepared.
         """
         back = self.way_back(spec)
         record = self._catalogue.get(back.key)
-        if record is None and not prepared(self._paths(back.key), back):
+        if record is None:
             raise ServiceError(
                 f"The cutover of {spec.name} has left no way back.",
                 code="PGM5202",
                 hint="It is made by a cutover with rollback: prepared, and is gone after finish. If this host has lost it, play finish.",
             )
-        if record is not None and State(record["state"]) in TERMINAL or self._plan_one(back).action == "none":
+        if State(record["state"]) in TERMINAL or self._plan_one(back).action == "none":
             return False
         self.start(back)
         return True
@@ -226,9 +239,11 @@ class Manager:
         """
         back = self.way_back(spec)
         record = self._catalogue.get(back.key)
+        launcher.rest(self._paths(spec.key), self._supervisor)
         if record is not None:
             if State(record["state"]) in TERMINAL:
                 return {"removed": [], "notes": []}
+            self._refuse_released(back.key)
             return dict(self._end(back.key)["canceled"])
         removed, notes = give_up(self._paths(back.key), back)
         return {"removed": removed, "notes": notes}
@@ -253,7 +268,26 @@ class Manager:
         state = State(status["state"])
         if state in (State.SUCCEEDED, State.VALIDATION_FAILED, State.FAILED):
             raise IllegalTransition(f"{status['name']} is {state.value} and cannot be canceled.", hint=refusal_hint(state))
+        self._refuse_released(key)
         return self._end(key, drop_target=drop_target)
+
+    def _refuse_released(self, key: str) -> None:
+        """Behind the point of no return the only way is on: the writers are led to the target, or may be at any moment.
+
+        :raises IllegalTransition: naming the databases whose cutover has been released and has not ended.
+        """
+        released, ended = self._served(key)
+        if names := sorted(released - ended):
+            raise IllegalTransition(
+                f"{key} cannot be canceled: {', '.join(names)} has been switched over, and its target is the server from now on.",
+                hint="Let the cutover come to its end; play migrate where the service does not run.",
+            )
+
+    def _served(self, key: str) -> tuple[set[str], set[str]]:
+        """Databases of a migration whose cutover was released, and those of them of which nothing is left to do."""
+        facts = (self._catalogue.get(key) or {}).get("facts") or {}
+        released = {*FenceJournal(self._paths(key).fence).released(), *(facts.get("switched") or {})}
+        return released, set(facts.get("ended") or {})
 
     def _end(self, key: str, *, drop_target: bool = False) -> dict[str, t.Any]:
         status = self._known(key)
@@ -268,14 +302,14 @@ class Manager:
         spec = paths.read_spec()
         removed = clean_source(paths, spec)
         dropped = drop_databases(spec) if drop_target else []
-        kept = [database for database in spec.databases if database not in dropped]
+        kept = [database for database in spec.databases if database not in dropped and database not in self._served(key)[0]]
         notes = restore_databases(spec, kept)
         if spec.back_of:
             more = give_up(paths, spec)
             removed, notes = removed + more[0], notes + more[1]
         elif spec.rollback == "prepared":  # of a cutover that was killed; a target that is gone must not keep the source from being cleaned
             try:
-                removed += give_up(paths, back_spec(spec))[0]
+                removed += self.end_way_back(spec)["removed"]
             except MigrationError as exc:
                 notes.append(exc.message)
         self._catalogue.remember(key, canceled={"removed": removed, "dropped": dropped, "kept": kept, "notes": notes})
@@ -315,6 +349,7 @@ class Manager:
             if record["state"] == State.FAILED.value and _between(record, source, target) and (key is None or record["key"] in keys):
                 self._catalogue.move(record["key"], State.CLEANING_UP, Substate(record["substate"]))
                 self._catalogue.move(record["key"], State.CANCELED, Substate(record["substate"]))
+                launcher.rest(self._paths(record["key"]), self._supervisor)
         return {
             "found": [str(item) for findings in found for item in findings.ours],
             "removed": [str(item) for item in removed],
@@ -360,7 +395,7 @@ class Manager:
         record = self._catalogue.get(key)
         if record is None:
             raise ServiceError(f"This runtime host knows no migration {key}.", code="PGM8008", hint="Check the name and pg_migration_home.")
-        return self._status(record)
+        return self._overview.of(record)
 
     def _refuse_second(self, spec: MigrationSpec) -> None:
         for record in self._catalogue.list():
@@ -391,68 +426,6 @@ class Manager:
         with connect(spec.source, purpose="databases") as conn:
             return spec.for_databases(resolve_databases(spec, conn, limit=0))
 
-    def _status(self, record: dict[str, t.Any]) -> dict[str, t.Any]:
-        paths = self._paths(record["key"])
-        live = read_json(paths.status) or {}
-        spec, facts = record["spec"], record["facts"]
-        pid = launcher.running_pid(paths)
-        status = {
-            "key": record["key"],
-            "name": record["name"],
-            "state": record["state"],
-            "substate": record["substate"],
-            "mode": spec["mode"],
-            "option": spec["option"],
-            "source": spec["source"],
-            "target": spec["target"],
-            "databases": spec["databases"],
-            "set": facts.get(FACT),
-            "way_back": self._way_back(record),
-            "created": record["created"],
-            "started": record["started"],
-            "ended": record["ended"],
-            "duration_seconds": _duration(record),
-            "error": record["error"],
-            "validation": facts.get("validation"),
-            "progress": _progress(live, running=pid is not None),
-            "plugin": live.get("plugin") or {},
-            "cutover": facts.get("cutover"),
-            "cutover_phase": live.get("cutover_phase") if pid is not None else None,
-            "verification": facts.get("verification"),
-            "verified": facts.get("verified"),
-            "canceled": facts.get("canceled"),
-            "globals": facts.get("globals"),
-            "after": facts.get("after"),
-            "monitor": spec.get("monitor"),
-            "events": record["events"],
-            "engine": live.get("engine"),
-            "service": {"running": pid is not None, "pid": pid, "supervisor": self._supervisor},
-            "files": {
-                "log": str(paths.log),
-                "report": str(paths.folder / "certificate.json"),
-                "validation": str(paths.folder / "validation.html"),
-                "page": str(paths.page),
-            },
-        }
-        status["summary"] = "  ".join(part for part in (summarize(status), set_text(status), way_back_text(status)) if part)
-        if State(record["state"]) in ACTIVE and pid is None:
-            status["summary"] += "  (the service does not run: play migrate again)"
-        return status
-
-    def _way_back(self, record: t.Mapping[str, t.Any]) -> dict[str, t.Any] | None:
-        """Where the way back of a migration that was cut over stands; None where it has none."""
-        spec = record["spec"]
-        if spec.get("rollback") != "prepared" or not (record["facts"].get("cutover") or {}).get("released_at"):
-            return None
-        key = back_key(record["name"], Endpoint.at(spec["source"]["host"], spec["source"]["port"]))
-        back = self._catalogue.get(key)
-        if back is None:
-            return {"migration": key, "state": "prepared", "latency_seconds": None}
-        figures = _progress(read_json(self._paths(key).status) or {}, running=launcher.running_pid(self._paths(key)) is not None)
-        known = [one.get("latency_seconds") for one in figures.values()]
-        latency = max(known) if known and None not in known else None
-        return {"migration": back["name"], "state": back["state"], "latency_seconds": latency}
-
 
 def _between(record: t.Mapping[str, t.Any], source: Endpoint, target: Endpoint) -> bool:
     """Is it a migration to ``target``, or the way back from there to ``source``?"""
@@ -462,27 +435,8 @@ def _between(record: t.Mapping[str, t.Any], source: Endpoint, target: Endpoint) 
     return bool(record["target"] == target_of(target))
 
 
-def _progress(live: t.Mapping[str, t.Any], *, running: bool) -> dict[str, t.Any]:
-    """The figures of each database as they are now: those that a dead service left have grown old (R91)."""
-    known = live.get("progress") or {}
-    if running or not live.get("written"):
-        return known
-    seconds = (datetime.datetime.now(datetime.timezone.utc) - _moment(live["written"])).total_seconds()
-    return {database: aged(figures, seconds) for database, figures in known.items()}
-
-
-def _moment(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
 def refusal_hint(state: State) -> str:
     """What to do about a migration that has ended and cannot be canceled (R103)."""
     if state is State.FAILED:
         return "Play migrate to go on where it broke off, or cleanup to end it and to remove what it made."
     return "Nothing is left to cancel."
-
-
-def _duration(record: dict[str, t.Any]) -> float:
-    """Seconds from start to end, or to now while it is active (R87)."""
-    end = _moment(record["ended"]) if record["ended"] else datetime.datetime.now(datetime.timezone.utc)
-    return round((end - _moment(record["started"])).total_seconds(), 1)

@@ -28,6 +28,9 @@ class Observer:
         self._history = History(paths.history)
         self._lock = threading.Lock()
         self._next = 0.0
+        # samples come one after the other, whatever steps this host's clock makes; those of an earlier service lie before
+        last = self._history.samples[-1].moment if self._history.samples else 0.0
+        self._ahead = max(time.time(), last) - time.monotonic()
         self._told = ""
 
     def beat(self, *, force: bool = False) -> None:
@@ -47,7 +50,7 @@ class Observer:
         status = self._manager.status(self._paths.key)
         if status is None:
             return
-        if self._history.add(look(status, time.time())):
+        if self._history.add(look(status, time.monotonic() + self._ahead)):
             self._history.save()
             own(self._paths.history, self._paths.home)
         self._manager.write_report(status, self._history)

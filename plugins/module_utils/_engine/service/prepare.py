@@ -25,12 +25,15 @@ from ..postgres.lsn import format_lsn
 from ..postgres.selection import Selection
 from ..postgres.session import connect
 from ..snapshot.basecopy import Snapshot
+from ..snapshot.present import accept_present, leave_present, require_present
+from ..snapshot.tablespaces import require_tablespaces
 from ..snapshot.target import own_database, prepare_target, read_facts
-from ..source.plugin import PluginChoice, choose_plugin
-from ..source.publication import drop_publication, ensure_publication, streamed_tables
+from ..source.plugin import PluginChoice, choose_plugin, publish
+from ..source.publication import drop_publication
 from ..source.slot import drop_slot, slot_exists
-from ..spec import MigrationSpec
+from ..spec import Endpoint, MigrationSpec
 from .holder import Order, SnapshotDesk
+from .identities import bring_identities, give_back_identities
 
 COPIED = "base copy"
 """Ledger step: schema, rows, indexes and constraints of the database are on the target."""
@@ -53,15 +56,22 @@ MEMORY = "worker.json"
 """What a worker remembers of its database: slot, plugin choice, consistent point, whether it is finished."""
 
 
-def check_ground(spec: MigrationSpec) -> None:
+def check_ground(spec: MigrationSpec, asking: t.Callable[[Endpoint], None] = lambda endpoint: None) -> None:
     """Reach both servers and look for what must and must not be there, before anything is made on either.
 
+    :param asking: is told which server is asked next.
     :raises ConnectionFailed: a server or a source database cannot be reached. :raises Conflict: a database on the target is not ours.
     """
+    asking(spec.target)
     with connect(spec.target, purpose="prepare") as target:
+        require_tablespaces(target, spec)
         for database in spec.databases:
+            asking(spec.source)
             connect(spec.source, database, purpose="prepare").close()
-            if read_facts(target, database) and not spec.copy.overwrite:
+            asking(spec.target)
+            if spec.copy.present:
+                require_present(target, spec, database)
+            elif read_facts(target, database) and not spec.copy.overwrite:
                 own_database(spec, database)
 
 
@@ -100,14 +110,16 @@ def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDe
             choice = choose_plugin(spec.source, database, spec.changes.plugin)
             _undo_source(spec, database, name)  # of an attempt that was killed before it could remember its slot
             undo.callback(_undo_source, spec, database, name)
+            undo.callback(give_back_identities, spec.source, spec.target, database, work)
+            bring_identities(spec, database, work)  # before the fingerprint, which would take it for DDL
             with connect(spec.source, database, purpose="prepare") as conn:
                 Baseline(work / FILE).take(conn, again=True)
-            _publish(spec, database, name, choice)
+                choice = publish(conn, choice, name, Selection.of(spec.copy))
             snapshot = desk.export(Order("slot", name, choice.plugin), waiting)
         else:
             snapshot = desk.export(Order("plain"))
         undo.callback(snapshot.close)
-        prepare_target(spec, database, overwrite=spec.copy.overwrite)
+        _take_target(spec, database, first=True)
         undo.callback(_undo_target, spec, database)
         with connect(spec.target, database, purpose="prepare") as conn:
             Ledger(conn).create(spec.key)
@@ -122,7 +134,7 @@ def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any], desk: S
     choice = PluginChoice(**memory["choice"]) if memory["choice"] else None
     if choice:
         _require_slot(spec, database, memory["slot"])
-    prepare_target(spec, database)
+    _take_target(spec, database)
     with connect(spec.target, database, purpose="prepare") as conn:
         ledger = Ledger(conn)
         ledger.create(spec.key)
@@ -133,10 +145,18 @@ def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any], desk: S
     return Prepared(memory["slot"], choice, desk.take_up() or renew_snapshot(spec, database, choice, desk, waiting))
 
 
+def _take_target(spec: MigrationSpec, database: str, *, first: bool = False) -> None:
+    """The database on the target: made, found again, or accepted as it is."""
+    if spec.copy.present:
+        accept_present(spec, database)
+    else:
+        prepare_target(spec, database, overwrite=first and spec.copy.overwrite)
+
+
 def _bring_settings(spec: MigrationSpec, database: str) -> None:
     """Settings, comment and privileges of the database itself; never later than the copy, because a cutover's fence takes
     privileges away on the source."""
-    if spec.globals.enabled:
+    if spec.globals.enabled and not spec.copy.present:
         apply_globals(plan_database(spec.source, spec.target, database, fresh=True))
 
 
@@ -159,13 +179,6 @@ def _require_slot(spec: MigrationSpec, database: str, name: str) -> None:
             )
 
 
-def _publish(spec: MigrationSpec, database: str, name: str, choice: PluginChoice) -> None:
-    if choice.plugin != "pgoutput":
-        return
-    with connect(spec.source, database, purpose="prepare") as conn:
-        ensure_publication(conn, name, streamed_tables(conn, Selection.of(spec.copy)))
-
-
 def _undo_source(spec: MigrationSpec, database: str, name: str) -> None:
     with contextlib.suppress(MigrationError, psycopg.Error), connect(spec.source, database, purpose="undo") as conn:
         drop_slot(conn, name)
@@ -174,6 +187,9 @@ def _undo_source(spec: MigrationSpec, database: str, name: str) -> None:
 
 def _undo_target(spec: MigrationSpec, database: str) -> None:
     if spec.back_of:
+        return
+    if spec.copy.present:
+        leave_present(spec, database)
         return
     with contextlib.suppress(MigrationError, psycopg.Error), connect(spec.target, purpose="undo") as conn:
         conn.execute(f"DROP DATABASE IF EXISTS {quote_ident(database)}")

@@ -44,7 +44,7 @@ class Settler:
         deadline = time.monotonic() + SETTLE_SECONDS
         with connect(self._spec.target, self._database, purpose="verify") as conn:
             while True:
-                row = conn.execute(f"SELECT min(end_lsn)::text FROM {SCHEMA}.progress").fetchone()
+                row = conn.execute(f"SELECT end_lsn::text FROM {SCHEMA}.progress ORDER BY end_lsn LIMIT 1").fetchone()  # min(): from 13 on
                 if row and row[0] and parse_lsn(row[0]) >= marker:
                     self.lsn = marker
                     return
@@ -58,11 +58,18 @@ class Settler:
 
 
 def verify_all(
-    paths: MigrationPaths, spec: MigrationSpec, *, streaming: bool, jobs: int = 2, report: Report | None = None
+    paths: MigrationPaths,
+    spec: MigrationSpec,
+    *,
+    streaming: bool,
+    switched: t.Container[str] = (),
+    jobs: int = 2,
+    report: Report | None = None,
 ) -> dict[str, t.Any]:
     """Compare all databases of ``spec``, write the certificate into the migration's folder where there is one, and return it.
 
     :param streaming: changes are applied meanwhile; otherwise both sides must stand still for the answer to mean anything.
+    :param switched: databases that were cut over; of an online migration the others have their sequences not yet.
     """
     started = time.monotonic()
     databases: dict[str, t.Any] = {}
@@ -75,6 +82,8 @@ def verify_all(
             lsn[database] = format_lsn(settle.lsn)
         else:
             result = verify_database(spec, database, jobs=jobs, report=report)
+            if spec.online and database not in switched:
+                result = result.before_cutover()
         databases[database] = result.to_dict()
     certificate = {
         "migration": spec.public(),

@@ -9,7 +9,7 @@ import time
 import typing as t
 
 from ..migration.catalogue import now
-from ..monitor.text import human_bytes
+from ..monitor.text import human_bytes, stall_text
 from .copyforecast import CopyForecast
 
 RATE_SECONDS = 20.0
@@ -23,6 +23,9 @@ NEAR_SECONDS = 2.0
 
 STALE_SECONDS = 2.0
 """Age from which on figures of a stream are not taken as they are: who makes them may be dead."""
+
+FOLLOWING = ("streaming", "copied", "finished")
+"""Phases of a database whose rows are on the target."""
 
 KNOWN = {"tables_queued": 0, "tables_loading": 0, "tables_complete": 0, "tables_errored": 0, "inserts": 0, "updates": 0, "deletes": 0}
 """Counters that R86 wants from the beginning."""
@@ -42,6 +45,7 @@ class Progress:
             "started": None,
             "ended": None,
             "message": "",
+            "stalled": None,
             "error": None,
         }
         self._told_at = time.monotonic()
@@ -75,8 +79,8 @@ class Progress:
         moment = time.monotonic()
         if self.figures["phase"] == "copying" and "bytes_total" in self.figures:
             self.figures["eta_seconds"] = self._copy.seconds(moment, self.figures)
-        elif self.figures.get("eta_seconds"):
-            self.figures["eta_seconds"] = 0
+        elif "eta_seconds" in self.figures:
+            self.figures["eta_seconds"] = 0 if self.figures["phase"] in FOLLOWING else None
         return aged(self.figures, moment - self._told_at)
 
 
@@ -167,6 +171,8 @@ def _copy_line(name: str, figures: t.Mapping[str, t.Any]) -> str:
         words.append(f"{human_bytes(figures['rate_bytes_per_second'])}/s")
     if figures.get("eta_seconds"):
         words.append(f"ETA {figures['eta_seconds']} s")
+    if figures.get("stalled"):
+        words.append(stall_text(figures["stalled"]))
     return "  ".join(words)
 
 
@@ -175,8 +181,9 @@ def _stream_line(databases: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     latency = f"latency {max(known):.1f} s" if len(known) == len(databases) else "latency not known yet"
     applied = sum(int(f.get("applied") or 0) for f in databases)
     rate = sum(float(f.get("changes_per_second") or 0) for f in databases)
+    stalled = [stall_text(f["stalled"]) for f in databases if f.get("stalled")]
     broken = [str(f["message"]) for f in databases if f.get("receiver") == "reconnecting" and f.get("message")]
-    return "  ".join([f"{latency}  {applied:,} changes applied  {rate:,.0f}/s", *(broken[:1] or _outlook(databases))])
+    return "  ".join([f"{latency}  {applied:,} changes applied  {rate:,.0f}/s", *(broken[:1] or stalled[:1] or _outlook(databases))])
 
 
 def _outlook(databases: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:

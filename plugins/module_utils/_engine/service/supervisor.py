@@ -9,55 +9,65 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import functools
 import signal
 import time
 import typing as t
 
 from ..aftercare.look import look_after
-from ..cutover.machine import Cutover
-from ..cutover.precheck import judge, total
-from ..cutover.watchdog import FenceJournal
-from ..errors import CutoverAborted, MigrationError, VerificationFailed
+from ..cutover.watchdog import RETRY_SECONDS, FenceJournal
+from ..errors import MigrationError
+from ..globals.parameters import apply_parameters, plan_parameters
 from ..globals.plan import alone, apply_globals, plan_globals, revoke_admin_memberships
 from ..migration.catalogue import Catalogue, now
+from ..migration.clock import mark
 from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
 from ..postgres.session import connect
-from ..spec import CutoverOptions, MigrationSpec, check_cutover, check_rollback
+from ..spec import MigrationSpec
 from ..validate.runner import validate
+from .children import PASSING
 from .control import serve_control
 from .database import Database, first_error, refusal
+from .handover import Successor, begin_way_back
+from .limits import TimeLimits
 from .observer import Observer
-from .prepare import check_ground
-from .wayback import reopen_source, wants
+from .prerequisites import LATE, Prerequisites
+from .switch import Switch, why_not
 
 COPIES_AT_ONCE = 2
 """Databases whose base copy runs at the same time."""
 
 STATUS_SECONDS = 0.5
 
+PATIENCE_SECONDS = 1800.0
+"""How long servers are waited for that start together with the runtime host."""
+
 
 class Supervisor:
-    """Runs the migration ``spec`` until it ends, waits for nobody any more, or is told to stop."""
+    """Runs the migration ``spec`` until it ends, waits for nobody any more, or is told to stop.
 
-    def __init__(self, paths: MigrationPaths, spec: MigrationSpec, engine: str) -> None:
+    :param patient: nobody has just asked for it, the host or the process was started again: servers that do not answer yet are waited for.
+    :ivar successor: the way back that begins with the end of this one.
+    """
+
+    def __init__(self, paths: MigrationPaths, spec: MigrationSpec, engine: str, *, patient: bool = False) -> None:
         self._paths = paths
+        self._patient = patient
         self._spec = spec
         self._engine = engine
         self._catalogue = Catalogue(paths.catalogue)
-        self._databases = {name: Database(paths, name, self._note, self._touch) for name in spec.databases}
+        notes = ((self._catalogue.get(paths.key) or {}).get("facts") or {}).get("notes") or {}
+        self._databases = {
+            name: Database(paths, name, self._note, self._touch, self._keep_notes, notes.get(name) or ()) for name in spec.databases
+        }
         self._waiting: list[str] = []
-        self._following = False  # nothing is left but to wait for the cutover
-        self._cutting_over = False
-        self._cutover: dict[str, t.Any] | None = None
+        self._switch = Switch(paths, spec, self._databases, self._move, self._touch)
         self._observer = Observer(paths)
-        self._running: Cutover | None = None
+        self._limits = TimeLimits(self._catalogue, paths.key, spec.limits)
+        self.successor: Successor | None = None
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._presence = contextlib.ExitStack()  # a session that tells other runtime hosts that we need what the login was granted
-        self._requests: asyncio.Queue[dict[str, t.Any]] = asyncio.Queue()
 
     # -- life
 
@@ -81,6 +91,8 @@ class Supervisor:
             control.close()
             self._write_status()
             self._observer.beat(force=True)
+            if self._stop.is_set():  # whoever ends the way back has found this process as its service
+                self.successor = None
 
     def _halt(self) -> None:
         self._stop.set()
@@ -89,26 +101,76 @@ class Supervisor:
     async def _migrate(self) -> None:
         key = self._paths.key
         self._move(State.IN_PROGRESS, Substate.PERFORMING_PREREQUISITE_STEPS)
+        self._switch.recall()
         record = self._catalogue.get(key) or {}
-        if self._spec.option == "migrate" or record["facts"].get("validated"):
-            await asyncio.to_thread(check_ground, self._spec)
-            await asyncio.to_thread(FenceJournal(self._paths.fence).lift, self._spec.source)
-        else:
+        validated = self._spec.option == "migrate" or bool(record["facts"].get("validated"))
+        if validated:
+            await self._open_source()
+        await self._prerequisites(validated)
+        if not validated:
             await self._validate()
             if self._spec.option == "validate":
                 self._move(State.SUCCEEDED, Substate.COMPLETED)
                 return
+        self._move(State.IN_PROGRESS, Substate.MIGRATING_DATA)
+        self._limits.begin()
         if self._spec.globals.enabled:
             await self._migrate_globals()
-        self._move(State.IN_PROGRESS, Substate.MIGRATING_DATA)
-        await self._copy()
-        if self._was_released(record["facts"]):
-            self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
-            await self._finish_released(record["facts"])
-        elif self._spec.online:
-            await self._wait_for_cutover()
-        else:
-            await self._finish_offline()
+        await self._follow()
+        await self._complete()
+
+    async def _open_source(self) -> None:
+        """Lift a fence that was not released and that nobody is behind any more, whatever its deadline says: the clock that it is told by
+        begins anew with the host. Writers wait for this alone, so it is tried for as long as it takes, and comes before all else.
+
+        :raises _Halted: if the service is to stop.
+        """
+        journal, told = FenceJournal(self._paths.fence), ""
+        while True:
+            try:
+                await asyncio.to_thread(journal.lift, self._spec.source)
+                return
+            except MigrationError as exc:
+                if exc.message != told:
+                    told = exc.message
+                    self._note("error", f"The source is still fenced by a cutover that was broken off: {told} It is tried again.")
+                await self._pause(RETRY_SECONDS)
+
+    async def _prerequisites(self, validated: bool) -> None:
+        """The infrastructure step, which ends with an item of its own (R78); with patience where nobody is there who could play again.
+
+        :raises MigrationError: there is something wrong that does not pass. :raises _Halted: if the service is to stop.
+        """
+        step = Prerequisites(self._spec.for_databases(self._switch.left), validated=validated)
+        limit, told = time.monotonic() + (PATIENCE_SECONDS if self._patient else 0.0), ""
+        while True:
+            try:
+                seconds = await step.run(self._stop)
+                break
+            except MigrationError as exc:
+                passes = exc.code == LATE or exc.details.get("reason") in PASSING
+                if not passes or time.monotonic() >= limit:
+                    raise
+                if exc.message != told:
+                    told = exc.message
+                    self._note("warning", f"{told} It is tried again.")
+                await self._pause(RETRY_SECONDS)
+        if seconds is None:
+            raise _Halted
+        budget = self._spec.limits.max_prerequisites
+        self._catalogue.remember(self._paths.key, prerequisites={"seconds": seconds, "limit_seconds": budget or None, "ended": now()})
+        self._note("info", f"Prerequisites done in {seconds:.1f} s" + (f" of at most {budget:g} s" if budget else ""))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait.
+
+        :raises _Halted: if the service is to stop.
+        """
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+            self._changed.clear()
+        if self._stop.is_set():
+            raise _Halted
 
     async def _validate(self) -> None:
         self._move(State.IN_PROGRESS, Substate.VALIDATION_IN_PROGRESS)
@@ -131,6 +193,8 @@ class Supervisor:
             options = self._spec.globals
             with alone(self._spec.target):
                 self._presence.enter_context(connect(self._spec.target, purpose="service"))
+                if self._switch.begun:  # the target serves: what was changed there since is nobody's to take back
+                    return [], []
                 plan = plan_globals(
                     self._spec.source,
                     self._spec.target,
@@ -138,24 +202,44 @@ class Supervisor:
                     superuser_policy=options.superuser_policy,
                     exclude=options.exclude,
                     verifiers=options.passwords,
+                    tablespaces=options.tablespaces,
                 )
-                return apply_globals(plan), [str(skipped) for skipped in plan.skipped]
+                done = apply_globals(plan)
+                parameters = plan_parameters(self._spec.source, self._spec.target, apply=options.apply_parameters)
+                done += apply_parameters(parameters)
+                return done, [str(skipped) for skipped in (*plan.skipped, *parameters.skipped)]
 
         done, skipped = await asyncio.to_thread(work)
+        if self._switch.begun:
+            return
         self._catalogue.remember(self._paths.key, globals={"applied": done, "left_out": skipped})
         self._catalogue.event(self._paths.key, "info", f"Globals: {len(done)} statements applied, {len(skipped)} left out")
 
-    async def _copy(self) -> None:
-        """Start the databases, few at a time, and wait until all that can follow the stream (online) or have copied (offline).
+    async def _follow(self) -> None:
+        """Start the databases, few at a time, stream, and switch over what is asked for, until none is left; offline, until all have
+        copied.
 
         :raises MigrationError: if none of them can go on.
         """
-        self._waiting = list(self._spec.databases)
+        self._waiting = self._switch.left
         while True:
-            self._judge()
-            if not self._under_way():
+            self._switch.settle()
+            if not self._switch.left:
                 return
-            await self._change()
+            self._switch.take_up()
+            self._judge()
+            if not self._under_way() and not self._spec.online:
+                return
+            await self._change(self._time_left())
+
+    def _time_left(self) -> float | None:
+        """Seconds until a limit of the migration's time is reached; None without one. A cutover that is under way is not disturbed.
+
+        :raises ServiceError: one is reached.
+        """
+        if self._switch.busy:
+            return None
+        return self._limits.check([name for name in self._switch.left if not self._databases[name].arrived])
 
     def _under_way(self) -> bool:
         """Start what may be started; is any database still on its way to the stream?"""
@@ -166,21 +250,21 @@ class Supervisor:
         return busy > 0
 
     def _judge(self) -> None:
-        """Have the state follow what the databases say: an error of one is told and is in the way of the cutover, no more.
+        """Have the state follow what the databases say: an error of one is told and is in the way of its cutover, no more.
 
         :raises MigrationError: if no database can go on.
         """
-        if self._cutting_over:
+        if self._switch.busy:
             return
-        all_of_them = self._databases.values()
-        if all(database.error is not None and database.over for database in all_of_them):
-            raise refusal(all_of_them)
-        error = first_error(all_of_them)
-        if self._waiting or not all(database.arrived or database.error for database in all_of_them):
+        left = [self._databases[name] for name in self._switch.left]
+        if all(database.error is not None and database.over for database in left):
+            raise refusal(left)
+        error = first_error(left)
+        if self._waiting or not all(database.arrived or database.error for database in left):
             self._settle(State.IN_PROGRESS, Substate.MIGRATING_DATA, error)
         elif error is not None and self._spec.online:
             self._settle(State.WAITING_FOR_USER_ACTION, Substate.MIGRATING_DATA, error)
-        elif self._following:
+        elif self._spec.online:
             self._settle(State.WAITING_FOR_USER_ACTION, Substate.WAITING_FOR_CUTOVER_TRIGGER, None)
 
     def _settle(self, state: State, substate: Substate, error: MigrationError | None) -> None:
@@ -196,141 +280,49 @@ class Supervisor:
     def _note(self, level: str, text: str) -> None:
         self._catalogue.event(self._paths.key, level, text)
 
-    async def _change(self) -> None:
-        """Wait until something happened.
+    def _keep_notes(self) -> None:
+        self._catalogue.remember(self._paths.key, notes={name: one.notes for name, one in self._databases.items() if one.notes})
+
+    async def _change(self, seconds: float | None) -> None:
+        """Wait until something happened, or for so many seconds.
 
         :raises _Halted: if the service is to stop.
         """
-        await self._changed.wait()
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
         self._changed.clear()
-        if self._stop.is_set():
+        if self._stop.is_set() and not self._switch.busy:  # a cutover is ended first, this way or that
             raise _Halted
 
     async def _stop_children(self) -> None:
         await asyncio.gather(*(database.stop() for database in self._databases.values()))
 
-    # -- cutover
+    # -- the end
 
-    async def _wait_for_cutover(self) -> None:
-        self._following = True
-        while True:
-            self._judge()
-            request = asyncio.ensure_future(self._requests.get())
-            change = asyncio.ensure_future(self._change())
-            done, dummy = await asyncio.wait({request, change}, return_when=asyncio.FIRST_COMPLETED)
-            if change in done:
-                if request in done:  # both at once: the request was accepted and is not to be lost
-                    self._requests.put_nowait(request.result())
-                request.cancel()
-                change.result()
-                continue
-            change.cancel()
-            self._cutting_over = True
-            if await self._cut_over(request.result()):
-                return
-            self._cutting_over = False
-
-    async def _cut_over(self, request: dict[str, t.Any]) -> bool:
-        told = request.pop("told")
-        options = dataclasses.replace(self._spec.cutover, **request)
+    async def _complete(self) -> None:
+        """Nothing is left to be moved: take back what was lent for it, and look at what there is."""
         self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
-        cutover = self._running = self._new_cutover(options)
-        cutover.result.expect(told)
-        try:
-            result = await cutover.run()
-        except CutoverAborted as exc:
-            self._cutover = {**cutover.result.to_dict(), "released_at": None, "given_back": exc.to_dict()}
-            self._catalogue.remember(self._paths.key, cutover=self._cutover)
-            self._catalogue.event(self._paths.key, "error", f"Cutover given back: {exc.message}")
-            self._move(State.WAITING_FOR_USER_ACTION, Substate.WAITING_FOR_CUTOVER_TRIGGER)
-            return False
-        finally:
-            self._running = None
-        self._cutover = result.to_dict()
-        self._catalogue.remember(self._paths.key, cutover=self._cutover)
-        await self._prove(options.verify and options.proven)
-        return True
-
-    def _new_cutover(self, options: CutoverOptions) -> Cutover:
-        reopen = functools.partial(reopen_source, self._paths, self._spec) if self._spec.back_of else None
-        return Cutover(self._paths, self._spec, options, self._ask, open_target=reopen, way_back=wants(options, self._spec))
-
-    def _was_released(self, facts: dict[str, t.Any]) -> bool:
-        """Was this migration broken off after the point of no return? The journal says so before the record can."""
-        return bool((facts.get("cutover") or {}).get("released_at")) or FenceJournal(self._paths.fence).state() == "released"
-
-    async def _finish_released(self, facts: dict[str, t.Any]) -> None:
-        """Let the writers in if that is not known to have happened, and end."""
-        self._refuse_errors()
-        if not (facts.get("cutover") or {}).get("released_at"):
-            cutover = self._new_cutover(self._spec.cutover)
-            self._cutover = (await cutover.finish_release()).to_dict()
-            self._catalogue.remember(self._paths.key, cutover=self._cutover)
-        await self._prove(False)
-
-    async def _ask(self, database: str, command: str, **arguments: t.Any) -> dict[str, t.Any]:
-        return await self._databases[database].ask(command, **arguments)
-
-    async def _prove(self, verify: bool) -> None:
-        """After the release: compare every row under the cutover's snapshots, remove what is ours, and end."""
-        if verify:
-            results = {database: await self._ask(database, "verify") for database in self._spec.databases}
-            equal = all(result["equal"] for result in results.values())
-            complete = all(result["complete"] for result in results.values())
-            verification = {"equal": equal, "complete": complete, "time": now(), "databases": results}
-            self._catalogue.remember(self._paths.key, verification=verification)
-            certificate = {"migration": self._spec.public(), "cutover": self._cutover, "verification": verification}
-            write_json(self._paths.folder / "certificate.json", certificate)
-            if not complete:
-                self._catalogue.event(self._paths.key, "warning", "Verification could not compare every table; see certificate.json")
-        for database in self._databases.values():
-            await database.receiver.stop()
-        self._presence.close()
+        if not self._spec.online:
+            self._refuse_errors()
+            await self._switch.prove(self._switch.left, "" if self._spec.cutover.verify else why_not(self._spec.cutover))
+        self._presence.close()  # what the databases' ends do on the target took its owner until now
         if self._spec.back_of:
             await asyncio.to_thread(revoke_admin_memberships, self._spec.source)
         elif self._spec.globals.enabled and self._spec.rollback == "none":  # a rollback needs them to fence the target
             await asyncio.to_thread(revoke_admin_memberships, self._spec.target)
-        for database in self._databases.values():
-            await database.ask("finish")
-            database.finished()
-        self._refuse_differences()
+        self.successor = await asyncio.to_thread(begin_way_back, self._paths, self._spec)
+        self._switch.refuse_differences()
         self._catalogue.remember(self._paths.key, after=await asyncio.to_thread(look_after, self._spec))
         self._move(State.SUCCEEDED, Substate.COMPLETED)
 
-    def _refuse_differences(self) -> None:
-        """A migration whose proof found differences has not succeeded, however complete it is.
-
-        :raises VerificationFailed: naming the first tables that differ.
-        """
-        verification = (self._catalogue.get(self._paths.key) or {})["facts"].get("verification")
-        if not verification or verification["equal"]:
-            return
-        names = [
-            f"{database}: {table['label']}"
-            for database, result in verification["databases"].items()
-            for table in result["tables"]
-            if table["compared"] and not table["equal"]
-        ]
-        raise VerificationFailed(
-            f"Source and target differ as of the cutover: {', '.join(names[:5]) or 'sequences or large objects'}.",
-            code="PGM6001",
-            hint=f"Keys and values of both sides are in {self._paths.folder / 'certificate.json'}; the source is fenced and whole.",
-            details={"tables": names},
-        )
-
     def _refuse_errors(self) -> None:
-        """All databases of a migration end together.
+        """All databases of an offline migration end together.
 
         :raises MigrationError: of the first that is in error.
         """
         error = first_error(self._databases.values())
         if error is not None:
             raise error
-
-    async def _finish_offline(self) -> None:
-        self._refuse_errors()
-        self._move(State.IN_PROGRESS, Substate.COMPLETING_MIGRATION)
-        await self._prove(self._spec.cutover.verify)
 
     # -- record and status
 
@@ -357,9 +349,10 @@ class Supervisor:
         live = {
             "progress": {name: database.progress.present() for name, database in self._databases.items()},
             "plugin": {name: database.plugin for name, database in self._databases.items() if database.plugin},
-            "cutover_phase": self._running.phase if self._running else None,
+            "cutover_phase": self._switch.phase,
             "engine": self._engine,
             "written": now(),
+            "mark": mark(),
         }
         write_json(self._paths.status, live, durable=False)
 
@@ -375,9 +368,9 @@ class Supervisor:
         if name == "retry":
             return self._retry()
         if name == "cutover":
-            return await self._accept_cutover(command.get("options") or {})
+            return await self._switch.accept(command.get("options") or {})
         if name == "precheck":
-            return (await self._precheck(command.get("options") or {}))[1]
+            return await self._switch.precheck(command.get("options") or {})
         raise MigrationError(f"The service does not know the command {name!r}.", code="PGM8003")
 
     def _retry(self) -> dict[str, t.Any]:
@@ -387,61 +380,6 @@ class Supervisor:
             self._judge()
             self._write_status()
         return {"retried": retried}
-
-    async def _accept_cutover(self, options: dict[str, t.Any]) -> dict[str, t.Any]:
-        request, told = await self._precheck(options)
-        if told["refused"]:
-            raise MigrationError.from_dict(told["refused"])
-        self._require_waiting()
-        self._requests.put_nowait({**request, "told": told})
-        return {"accepted": now(), **told}
-
-    async def _precheck(self, given: dict[str, t.Any]) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
-        """The options of a cutover, and what speaks for and against it now: ``checks``, ``forecast_seconds`` (of the pause), ``forecast``
-        by database and phase, ``latency_seconds``, and ``refused``, the error that it would be refused with.
-
-        :raises CutoverAborted: the migration is not at that point.
-        """
-        self._require_waiting()
-        options: dict[str, t.Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        wanted = dataclasses.replace(self._spec.cutover, **options)
-        check_cutover(wanted)
-        check_rollback(dataclasses.replace(self._spec, cutover=wanted))
-        latencies = {name: database.progress.present().get("latency_seconds") for name, database in self._databases.items()}
-        plain, began = dataclasses.asdict(wanted), time.monotonic()
-        answers = await asyncio.gather(*(self._ask(name, "precheck", options=plain) for name in self._databases))
-        known = [seconds for seconds in latencies.values() if seconds is not None]
-        latency = max(known) if len(known) == len(latencies) else None
-        checks = [check for answer in answers for check in answer["checks"]]
-        forecast = total([answer["forecast"] for answer in answers], latency)
-        refused = judge(wanted, checks, latencies, forecast)
-        told = {
-            "checks": checks,
-            "forecast": {name: answer["forecast"] for name, answer in zip(self._databases, answers, strict=True)},
-            "forecast_seconds": forecast,
-            "latency_seconds": latency,
-            "limit_seconds": wanted.max_pause,
-            "seconds": round(time.monotonic() - began, 3),
-            "refused": refused.to_dict() if refused else None,
-        }
-        return options, told
-
-    def _require_waiting(self) -> None:
-        record = self._catalogue.get(self._paths.key) or {}
-        held = first_error(self._databases.values())
-        if held is not None:
-            raise CutoverAborted(
-                f"Cutover refused: the database {held.details['database']} is in error: {held.message}",
-                code="PGM5006",
-                hint=held.hint or "Remove the cause and run the playbook migrate.",
-                details=held.details,
-            )
-        if (record["state"], record["substate"]) != (State.WAITING_FOR_USER_ACTION.value, Substate.WAITING_FOR_CUTOVER_TRIGGER.value):
-            raise CutoverAborted(
-                f"Cutover refused: the migration is {record['state']} / {record['substate']}, not WaitingForCutoverTrigger.",
-                code="PGM5001",
-                hint="Wait until the playbook migrate reports WaitingForCutoverTrigger.",
-            )
 
 
 class _ValidationFailed(MigrationError):

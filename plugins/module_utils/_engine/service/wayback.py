@@ -22,20 +22,22 @@ from ..cutover.watchdog import FenceJournal
 from ..errors import CutoverAborted, MigrationError
 from ..globals.plan import revoke_admin_memberships
 from ..migration.back import back_spec
-from ..migration.ledger import WAY_BACK, Ledger
+from ..migration.catalogue import Catalogue, target_of
+from ..migration.ledger import NOT_OURS, Ledger
 from ..migration.paths import MigrationPaths, read_json, write_json
+from ..migration.states import ACTIVE, State
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name
 from ..postgres.selection import Selection
 from ..postgres.session import connect, server_errors
 from ..snapshot.target import PRE_DATA
 from ..source.cleanup import find_ours, remove_ours
-from ..source.plugin import PluginChoice, choose_plugin
-from ..source.publication import drop_publication, ensure_publication, streamed_tables
+from ..source.plugin import PluginChoice, choose_plugin, publish
+from ..source.publication import drop_publication
 from ..source.slot import drop_slot
 from ..spec import CutoverOptions, MigrationSpec
 from ..validate.runner import validate
-from ..validate.wayback import DATABASE, INSTANCE
+from ..validate.wayback import DATABASE, INSTANCE, WRITES
 from .cleanup import ledgers
 from .prepare import COPIED, MEMORY
 
@@ -52,19 +54,23 @@ class WayBack:
     def check(self) -> Check:
         """Can it be made? For the pre-checks of a cutover; nothing is changed."""
         try:
-            report = validate(self._back.for_databases([self._database]), only=(*INSTANCE, *DATABASE))
-            failed = [(finding.message, finding.fix) for finding in report.findings if finding.severity == "Failed"]
-            with connect(self._back.target, self._database, purpose="way back") as conn:
-                row = conn.execute("SELECT pg_catalog.has_database_privilege(current_database(), 'CREATE')").fetchone()
-            if not (row and row[0]):
-                hint = "As the database's owner on the source: GRANT CREATE ON DATABASE to the migration user."
-                failed.append(("the position of the way back cannot be kept on the source", hint))
+            there = validate(self._back.for_databases([self._database]), only=(*INSTANCE, *DATABASE))
+            here = validate(self._spec.for_databases([self._database]), only=(WRITES,))
+            found = [*there.findings, *here.findings]
+            failed = [(finding.message, finding.fix) for finding in found if finding.severity == "Failed"]
+            failed += [(f"the migration {name} to the source is active", f"Finish or cancel {name} first.") for name in self._others()]
             plugin = self._choose().plugin
         except MigrationError as exc:
             failed, plugin = [(exc.message, exc.hint)], ""
         for message, hint in failed:
             return Check("way back", "Failed", f"{self._database}: {message}", f"{hint} Or leave out rollback: prepared.".strip())
         return Check("way back", "Succeeded", f"{self._database}: possible with {plugin}")
+
+    def _others(self) -> list[str]:
+        """Migrations to the source that are active: beside one of them the way back could not begin."""
+        target, records = target_of(self._back.target), Catalogue(self._paths.catalogue).list()
+        active = [one for one in records if one["target"] == target and State(one["state"]) in ACTIVE]
+        return [one["name"] for one in active if one["key"] != self._back.key]
 
     def _choose(self) -> PluginChoice:
         if self._choice is None:
@@ -85,8 +91,7 @@ class WayBack:
         with connect(end, self._database, purpose="way back") as conn:
             Baseline(work / FILE).take(conn, again=True)
             with server_errors(doing, end, self._database, kind=CutoverAborted, code="PGM5201"):
-                if choice.plugin == "pgoutput":
-                    ensure_publication(conn, self._name, streamed_tables(conn, Selection.of(self._spec.copy)))
+                choice = publish(conn, choice, self._name, Selection.of(self._spec.copy))
             point = self._make_slot(conn, choice.plugin, seconds)
         with (
             connect(self._back.target, self._database, purpose="way back") as conn,
@@ -94,7 +99,7 @@ class WayBack:
         ):
             ledger = Ledger(conn)
             ledger.create(self._back.key)
-            for step in (WAY_BACK, PRE_DATA, COPIED):
+            for step in (NOT_OURS, PRE_DATA, COPIED):
                 ledger.mark_step(step)
         write_json(work / MEMORY, {"slot": self._name, "choice": dataclasses.asdict(choice), "consistent_point": point})
 

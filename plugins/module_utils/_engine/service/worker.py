@@ -16,16 +16,18 @@ import typing as t
 from ..changes.ddl import FILE, Baseline, refusal
 from ..changes.heartbeat import Heartbeat
 from ..changes.quiet import validate_restored
-from ..cutover.completion import complete_database, emit_marker
+from ..cutover.completion import complete_again, complete_database, emit_marker
 from ..cutover.precheck import precheck_database
 from ..cutover.proof import ProofSnapshots
 from ..cutover.silence import changes_between
 from ..errors import CutoverAborted, MigrationError, StreamError
-from ..migration.ledger import Ledger
+from ..globals.plan import apply_globals, plan_limits
+from ..migration.ledger import SERVES, Ledger
 from ..migration.paths import MigrationPaths
+from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name
 from ..postgres.session import connect
-from ..snapshot.basecopy import BaseCopy, CopyJob, Snapshot
+from ..snapshot.basecopy import OURS, BaseCopy, CopyJob, Snapshot
 from ..snapshot.restraint import no_pressure
 from ..snapshot.tools import Stopped
 from ..source.plugin import PluginChoice
@@ -36,8 +38,10 @@ from ..verify.compare import verify_database
 from .brake import Brake
 from .follow import Follower
 from .holder import SnapshotDesk
+from .identities import changed_tables, give_back_identities
 from .link import Link
 from .prepare import COPIED, Prepared, prepare, remember_finished, renew_snapshot
+from .stall import Pulse, StallWatch
 from .wayback import WayBack, wants
 
 
@@ -129,7 +133,13 @@ class Worker:
             if choice:
                 guard = self._guard(choice.messages, over)
                 pressure = Brake(lambda: guard.pressure, lambda text: self._progress({"warnings": [text]}))
-            BaseCopy(job, self._progress, snapshot.close, self._link.stop, renew if choice else None, pressure).run()
+            copy = BaseCopy(job, self._progress, snapshot.close, self._link.stop, renew if choice else None, pressure)
+            watch = StallWatch(self._spec, self._database, lambda: Pulse("copy", copy.standstill(), OURS), self._progress)
+            watch.start()
+            try:
+                copy.run()
+            finally:
+                watch.stop()
         finally:
             over.set()
         if self._failure:  # the guard's: the source is to be spared
@@ -164,9 +174,12 @@ class Worker:
         self._phase("streaming")
         thread = threading.Thread(target=self._guarded, args=(follower,), name="apply", daemon=True)
         thread.start()
+        watch = StallWatch(self._spec, self._database, follower.pulse, self._progress)
+        watch.start()
         try:
             self._obey()
         finally:
+            watch.stop()
             follower.stop()
             thread.join(timeout=30)
         if follower.failure:
@@ -186,6 +199,7 @@ class Worker:
             "silence": self._silence,
             "resume": self._resume,
             "complete": self._complete,
+            "again": self._again,
             "verify": self._verify,
             "finish": self._finish,
         }
@@ -229,13 +243,11 @@ class Worker:
         """Write our marker on the source and wait until the target has all that was committed before it (law 10)."""
         if self._follower is None:
             raise CutoverAborted("There is no change stream to drain.")
-        if self._follower.held:
-            raise self._follower.held
+        if held := self._follower.held:
+            raise held
         stream = self._follower.stream
         with connect(self._spec.source, self._database, purpose="drain") as conn:
-            changes = self._baseline.changes(conn)
-        if changes and self._spec.changes.on_ddl != "ignore":
-            raise refusal(changes, self._spec.source.label(self._database))
+            self._refuse_ddl(conn)
         token = str(command["token"])
         stream.hold_at(token)
         lsn = emit_marker(self._spec, self._database, token)
@@ -249,8 +261,8 @@ class Worker:
             return {"changes": None}
         since, token = str(command["since"]), str(command["token"])
         emit_marker(self._spec, self._database, token)
-        spool, plugin = self._paths.spool(self._database), self._choice.plugin
-        return {"changes": changes_between(spool, self._drained, since, token, plugin, float(command["timeout"]))}
+        spool = self._paths.spool(self._database)
+        return {"changes": changes_between(spool, self._drained, since, token, self._choice, float(command["timeout"]))}
 
     def _resume(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """The cutover was given back: apply what comes after the marker too."""
@@ -261,6 +273,11 @@ class Worker:
             self._follower.stream.hold_at(None)
         if self._way_back:
             self._way_back.remove()
+        with (
+            contextlib.suppress(MigrationError, psycopg.Error),  # a target that is away is dropped by nobody
+            connect(self._spec.target, self._database, purpose="resume") as conn,
+        ):
+            Ledger(conn).forget_step(SERVES)
         return {}
 
     def _complete(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -271,7 +288,24 @@ class Worker:
             done["ways_back"] = 1
         if command.get("proof"):
             self._proof = ProofSnapshots(self._spec, self._database)
+        with connect(self._spec.target, self._database, purpose="complete") as conn:
+            Ledger(conn).mark_step(SERVES)
         return done
+
+    def _again(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Under a fence that let sessions live until now: what they have done since that no stream carries."""
+        with connect(self._spec.source, self._database, purpose="confirm") as conn:
+            self._refuse_ddl(conn)
+        done = complete_again(self._spec, self._database, command["limit"])
+        if self._proof:  # what was written since is on both sides now
+            self._proof.close()
+            self._proof = ProofSnapshots(self._spec, self._database)
+        return done
+
+    def _refuse_ddl(self, conn: psycopg.Connection[t.Any]) -> None:
+        changes = self._baseline.changes(conn)
+        if changes and self._spec.changes.on_ddl != "ignore":
+            raise refusal(changes, self._spec.source.label(self._database))
 
     def _verify(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """Compare all rows of both sides as of the cutover; writers may be at work on the target by now."""
@@ -299,7 +333,36 @@ class Worker:
             for refused in validate_restored(conn):
                 self._progress({"message": refused})
             Ledger(conn).drop()
+        self._leave_as_found()
         return {}
+
+    def _leave_as_found(self) -> None:
+        """What was lent for the time of the migration goes back, and what would have hindered it comes."""
+        for step in (self._give_back_identities, self._bring_limits):
+            try:
+                told = step()
+            except MigrationError as exc:
+                told = [exc.message]
+            if told:
+                self._progress({"warnings": told})
+
+    def _give_back_identities(self) -> list[str]:
+        """Tables get back the replica identity that they had, unless a way back streams their changes from here on."""
+        work, spec = self._paths.work(self._database), self._spec
+        if spec.rollback != "prepared":
+            give_back_identities(spec.source, spec.target, self._database, work)
+        elif tables := changed_tables(work):
+            return [f"The replica identity of {', '.join(tables)} stays as it is on both sides, because the way back needs it."]
+        return []
+
+    def _bring_limits(self) -> list[str]:
+        """The database's connection limit and template mark, now that we need hardly any session in it."""
+        spec = self._spec
+        if not spec.globals.enabled or spec.copy.present or spec.back_of:
+            return []
+        plan = plan_limits(spec.source, spec.target, self._database)
+        apply_globals(plan)
+        return [f"The limits of {self._database} were not brought over: {skipped}" for skipped in plan.skipped]
 
     # -- reports
 
