@@ -86,6 +86,31 @@ options:
           - The validation compares the target's with 1.25 times the data.
         type: int
         default: 0
+      vcores:
+        description:
+          - Number of the server's CPUs, which it cannot be asked for either; V(0) is not given.
+          - The validation compares the source's with the target's and the runtime host's.
+          - The target's are shared out as parallel workers of the index builds; by default the server's own setting holds.
+        type: int
+        default: 0
+      memory_gb:
+        description:
+          - Size of the server's memory in GB, in the same way; the target's also decides the memory of the index builds.
+        type: int
+        default: 0
+      region:
+        description:
+          - Where the server is, as its provider calls it, such as V(westeurope).
+          - The validation compares the regions of servers in Azure.
+        type: str
+      subscription:
+        description:
+          - Whose the server is; shown in the report and nowhere used.
+        type: str
+      resource_group:
+        description:
+          - The provider's group that it belongs to; shown in the report and nowhere used.
+        type: str
 """
 
     TARGET = r"""
@@ -155,4 +180,29 @@ options:
           - The validation compares the target's with 1.25 times the data.
         type: int
         default: 0
+      vcores:
+        description:
+          - Number of the server's CPUs, which it cannot be asked for either; V(0) is not given.
+          - The validation compares the source's with the target's and the runtime host's.
+          - The target's are shared out as parallel workers of the index builds; by default the server's own setting holds.
+        type: int
+        default: 0
+      memory_gb:
+        description:
+          - Size of the server's memory in GB, in the same way; the target's also decides the memory of the index builds.
+        type: int
+        default: 0
+      region:
+        description:
+          - Where the server is, as its provider calls it, such as V(westeurope).
+          - The validation compares the regions of servers in Azure.
+        type: str
+      subscription:
+        description:
+          - Whose the server is; shown in the report and nowhere used.
+        type: str
+      resource_group:
+        description:
+          - The provider's group that it belongs to; shown in the report and nowhere used.
+        type: str
 """

@@ -134,6 +134,16 @@ options:
         type: str
         choices: [keep, exclude]
         default: keep
+      target_schema:
+        description:
+          - With V(create), the database and its schema are made on the target.
+          - With V(present), both are there already, and only rows, the values of sequences and large objects are brought. Each chosen table
+            must be there with the source's columns and types, and be empty. Indexes, constraints, triggers, grants and settings stay as
+            they are; triggers and foreign keys rest while rows are written. The database is never dropped, neither by a cancel nor by a
+            clean-up.
+        type: str
+        choices: [create, present]
+        default: create
       throttle:
         description:
           - Most bytes a second that the relays of a database copy together. V(0) sets no limit.
@@ -163,6 +173,7 @@ options:
         description:
           - Drop a database of that name that is on the target already when the migration begins, unless somebody is connected to it.
             Otherwise it is refused and not touched.
+          - With O(copy.target_schema=present), empty the chosen tables instead, when the migration begins to copy them.
         type: bool
         default: false
   changes:
@@ -173,8 +184,11 @@ options:
       plugin:
         description:
           - Logical decoding plugin. V(auto) takes wal2json where the source can load it and it loses nothing, and pgoutput elsewhere.
+            Where neither can be used, before PostgreSQL 10 or where the user may not publish the tables, it takes test_decoding.
+          - V(test_decoding) needs neither a library of others nor the tables' ownership, but a database in UTF-8. The source sends the
+            changes of all tables of the database then.
         type: str
-        choices: [auto, wal2json, pgoutput]
+        choices: [auto, wal2json, pgoutput, test_decoding]
         default: auto
       acknowledge:
         description:
@@ -255,6 +269,13 @@ options:
       - How the switch is made. Only for O(mode=online).
     type: dict
     suboptions:
+      databases:
+        description:
+          - Databases to switch over now, while the others of the migration go on streaming, each with a cutover of its own later. All that
+            are left by default. The migration has succeeded when none is left.
+        type: list
+        elements: str
+        default: []
       max_latency:
         description:
           - The cutover is refused while the target is more seconds behind than this.
@@ -315,6 +336,19 @@ options:
         type: list
         elements: str
         default: []
+      release_file:
+        description:
+          - File on the runtime host that is written when the target may be written, before O(cutover.release) is run, and once more when a
+            rollback lets the source be written again. PgBouncer's C(%include) reads such a file.
+          - It holds O(cutover.release_template) for each database of the migration, those that are not switched over yet with the source's
+            address. It must exist, and is replaced as a whole by a file with the same permissions.
+        type: path
+      release_template:
+        description:
+          - The text for one database, in which C({host}), C({port}) and C({dbname}) stand for where it is found. A brace of the text's own
+            is written twice.
+          - It needs O(cutover.release_file).
+        type: str
       pgbouncer:
         description:
           - Connection strings of the admin consoles of the PgBouncers between application and source, such as
@@ -332,9 +366,15 @@ options:
         default: []
       verify:
         description:
-          - Compare every row of both sides as of the cutover.
+          - Compare every row of both sides as of the cutover, after the release.
         type: bool
         default: true
+      verify_before_release:
+        description:
+          - Compare every row within the pause, before anybody is led to the target. What differs, or takes longer than
+            O(cutover.max_pause), gives the cutover back.
+        type: bool
+        default: false
   globals:
     description:
       - Roles, memberships and settings, which belong to the whole server.
@@ -362,6 +402,20 @@ options:
           - Carry the stored verifiers over where the source lets them be read. Otherwise the roles that need a password are named.
         type: bool
         default: true
+      tablespaces:
+        description:
+          - Tablespace of the source to the tablespace of the target that stands for it. Tables, indexes and databases that lie in one are
+            created in the other, which must exist. What lies in any other is created in the target's default tablespace, and named.
+        type: dict
+        default: {}
+      apply_parameters:
+        description:
+          - Set the target's server parameters like the source's, by C(ALTER SYSTEM) and a reload, where they depend neither on the server's
+            size nor on its place and need no restart. It takes a superuser, or the grants of C(ALTER SYSTEM) (PostgreSQL 15 and later) and
+            of C(pg_reload_conf). What is left, and everything on a provider's server, is named with the command that sets it.
+          - Nothing is copied by default. C(ALTER SYSTEM RESET) takes one back.
+        type: bool
+        default: false
   monitor:
     description:
       - Who is told how far the migration is, besides the one who asks.
@@ -372,4 +426,46 @@ options:
           - Folder on the runtime host that the textfile collector of node_exporter reads. The service keeps a file of metrics there,
             C(pg_migration_KEY.prom). It must be able to write to it. No such file is written by default.
         type: path
+  checks:
+    description:
+      - How strict the validation is.
+    type: dict
+    suboptions:
+      runtime_warn:
+        description:
+          - The runtime host's CPUs and memory as a share of the source's, where those are given, below which the validation warns.
+        type: float
+        default: 1.0
+      runtime_fail:
+        description:
+          - The same share below which it fails.
+        type: float
+        default: 0.25
+      region_policy:
+        description:
+          - What a pair of regions of Azure is between which Azure does not migrate. For other servers nothing is looked at.
+        type: str
+        choices: [warn, fail, 'off']
+        default: warn
+  limits:
+    description:
+      - How many seconds a migration may take; V(0) is no limit. When one is reached, the migration is Failed and says which. What is copied
+        and the replication slot stay, so that it goes on when it is played again with a higher limit.
+    type: dict
+    suboptions:
+      max_prerequisites:
+        description:
+          - Seconds for the first step, in which both servers have to answer.
+        type: float
+        default: 180.0
+      max_copy:
+        description:
+          - Seconds from the beginning of the base copy until the rows of every database are on the target.
+        type: float
+        default: 0.0
+      max_wait:
+        description:
+          - Seconds from the end of the base copy until the cutover, for O(mode=online). A cutover that is under way is not broken off.
+        type: float
+        default: 0.0
 """

@@ -252,7 +252,7 @@ error_code:
   description: Stable code of the error, C(PGM) and four digits.
   returned: failure
   type: str
-  sample: PGM1104
+  sample: PGM1101
 hint:
   description: The one thing to do next.
   returned: failure, when there is one
@@ -356,7 +356,7 @@ def ensure_absent(module: MigrationModule, manager: Manager, spec: MigrationSpec
     """The migration is canceled, and nothing of it is left on the source."""
     status = manager.status(spec.key)
     if status is None:
-        module.result.add(summary=f"no migration {spec.name} to this target", removed=[], dropped=[], kept=[])
+        remove_forgotten(module, manager, spec)
         return
     ended = status["state"] in ENDED or status["state"] == "Canceled" and not module.params["drop_target"]
     if module.params["forget"] and ended:
@@ -378,6 +378,16 @@ def ensure_absent(module: MigrationModule, manager: Manager, spec: MigrationSpec
         module.result.changed = bool(told.get("removed") or told.get("dropped"))
     if module.params["forget"]:
         forget(module, manager, status)
+
+
+def remove_forgotten(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
+    """This host knows no such migration, but may have lost its state while a slot holds WAL: what is ours is found by name."""
+    seen = manager.cleanup(spec.source, spec.target, name=spec.name, drop_target=module.params["drop_target"], dry=module.check_mode)
+    module.result.plan(bool(seen["found"]), {"ours": seen["found"]}, {"ours": []})
+    known = "was forgotten by this host; what it made was found by name" if seen["found"] else "is not known, and nothing of it was found"
+    module.result.add(summary=f"{spec.name} {known}", removed=seen["removed"], dropped=[], kept=[])
+    for line in seen["kept"]:
+        module.warn(f"Kept: {line}")
 
 
 def forget(module: MigrationModule, manager: Manager, status: Status) -> None:

@@ -18,8 +18,10 @@ description:
   - When the migration has succeeded already, nothing changes and the same result is returned.
   - Before anything is done, what it needs is checked, and the pause is predicted from what a marker takes from source to target now.
   - In check mode that is all. The checks and the forecast are returned, and the task fails with what the cutover would be refused with.
-  - With O(rollback=prepared) a stream from the target back to the source is left behind, and O(state=rolled_back) switches back by it, with
-    the same guarantees. O(state=finished) gives it up.
+  - With O(cutover.databases) it is done for some databases of the migration, while the others go on streaming.
+  - With O(rollback=prepared) a stream from the target back to the source is left behind. The service on the runtime host starts it by
+    itself, the task waits until it runs, and O(state=rolled_back) switches back by it, with the same guarantees. O(state=finished) gives
+    it up.
 options:
   state:
     description:
@@ -79,7 +81,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 reached:
-  description: Whether the migration has succeeded.
+  description: Whether the migration has succeeded, or that of all the databases in O(cutover.databases) where some are named there.
   returned: success
   type: bool
 phases:
@@ -115,6 +117,10 @@ checks:
   returned: when a cutover was made, or in check mode
   type: list
   elements: dict
+release_error:
+  description: Why the writers were not led to the target, though it is complete and the server now; none where they were.
+  returned: when a cutover was made
+  type: str
 time:
   description: For each database, when the last transaction that is on the target was committed on the source.
   returned: when a cutover was made
@@ -183,7 +189,7 @@ error_code:
   description: Stable code of the error, C(PGM) and four digits.
   returned: failure
   type: str
-  sample: PGM1104
+  sample: PGM1101
 hint:
   description: The one thing to do next.
   returned: failure, when there is one
@@ -200,25 +206,27 @@ from ..module_utils._ansible.watch import Status, describe, fail_if_failed, late
 from ..module_utils._engine.cutover.machine import expectation
 from ..module_utils._engine.errors import CutoverAborted, MigrationError, ServiceError
 from ..module_utils._engine.monitor.text import cutover_lines
+from ..module_utils._engine.service.switch import BROKEN_OFF
 from ..module_utils._engine.spec import CutoverOptions
 
 if t.TYPE_CHECKING:
     from ..module_utils._engine.service.manager import Manager
     from ..module_utils._engine.spec import MigrationSpec
 
-TOLD = ("phases", "pause_seconds", "lsn", "time", "fenced_at", "released_at", "forecast_seconds", "checks")
+TOLD = ("phases", "pause_seconds", "lsn", "time", "fenced_at", "released_at", "release_error", "forecast_seconds", "checks")
 NO_WAY_BACK = "PGM5202"
+FOLLOWS = ("WaitingForUserAction", "Succeeded")
 KEYS = tuple(field.name for field in dataclasses.fields(CutoverOptions))
 
 
-def refuse_early(status: Status) -> None:
-    """Refuse a cutover that cannot be (R90).
+def refuse_early(status: Status, asked: t.Collection[str]) -> None:
+    """Refuse a cutover that cannot be (R90). Databases that are ``asked`` for by name need not wait for the copies of others.
 
     :raises CutoverAborted: saying in which state the migration is.
     """
     if status["mode"] != "online":
         raise CutoverAborted(f"Cutover refused: {status['name']} is an offline migration; it ends by itself.", code="PGM5003")
-    if status["state"] != "WaitingForUserAction":
+    if status["state"] != "WaitingForUserAction" and not (asked and status["substate"] == "MigratingData"):
         raise CutoverAborted(
             f"Cutover refused: {status['name']} is {status['state']} / {status['substate']}, not WaitingForUserAction.",
             code="PGM5001",
@@ -228,7 +236,13 @@ def refuse_early(status: Status) -> None:
 
 def given_back(status: Status, began: str | None) -> bool:
     """Has this attempt been given back? An older one has another ``fenced_at`` and text."""
-    return status["state"] == "WaitingForUserAction" and token(status) != began
+    return status["substate"] != "CompletingMigration" and token(status) not in (None, began)
+
+
+def switched(status: Status, asked: t.Collection[str]) -> bool:
+    """Is the migration of the databases that were ``asked`` for over, or else of all?"""
+    finished = {name for name, figures in status["progress"].items() if figures.get("phase") == "finished"}
+    return status["state"] == "Succeeded" or bool(asked) and finished.issuperset(asked)
 
 
 def token(status: Status) -> str | None:
@@ -237,20 +251,22 @@ def token(status: Status) -> str | None:
     return f"{cutover.get('fenced_at')} {cutover.get('given_back')} {cutover.get('phases')}" if cutover.get("given_back") else None
 
 
-def tell(module: MigrationModule, status: Status) -> None:
+def tell(module: MigrationModule, status: Status, asked: t.Collection[str] = ()) -> None:
     """Put the cutover's result into the module's."""
-    describe(module, status, reached=status["state"] == "Succeeded")
+    describe(module, status, reached=switched(status, asked))
     cutover = status.get("cutover")
     if cutover and not cutover.get("given_back"):
         picked = {key: cutover.get(key) for key in TOLD}
+        if cutover.get("release_error"):
+            module.warn(f"The target is the server now, but the writers were not led there: {cutover['release_error']}")
         module.result.add(**picked, verification=status.get("verification"), lines=cutover_lines(status))
 
 
 def options(module: MigrationModule) -> dict[str, t.Any]:
-    """The options of the cutover that the task gives. A rollback leads the writers elsewhere."""
-    given = {key: module.params["cutover"][key] for key in KEYS}
+    """The options of the cutover that the task gives. A rollback leads the writers elsewhere, and all databases at once."""
+    given = {key: value for key in KEYS if (value := module.params["cutover"][key]) is not None}
     if module.params["state"] == "rolled_back":
-        given.update(release=given["rollback_release"], rollback_release=[])
+        given.update(release=given["rollback_release"], rollback_release=[], databases=[])
     return given
 
 
@@ -264,8 +280,16 @@ def predict(module: MigrationModule, told: dict[str, t.Any]) -> None:
         module.fail(MigrationError.from_dict(told["refused"]))
 
 
+def warn_unproven(module: MigrationModule, status: Status) -> None:
+    """Rows that nobody compared, though it was asked for, are told each time."""
+    lost = [name for name, reason in (status.get("unproven") or {}).items() if reason == BROKEN_OFF]
+    if lost:
+        module.warn(f"Rows of {', '.join(lost)} were not compared: {BROKEN_OFF}.")
+
+
 def fail_if_different(module: MigrationModule, status: Status) -> None:
     """A migration whose proof found differences is no success, whatever its state says."""
+    warn_unproven(module, status)
     verification = status.get("verification")
     if verification and not verification.get("equal"):
         error = MigrationError(
@@ -274,6 +298,15 @@ def fail_if_different(module: MigrationModule, status: Status) -> None:
             hint=f"The rows are named in {status['files']['report']} on the runtime host.",
         )
         module.fail(error, phase=status["substate"], state=status["state"])
+
+
+def plan(status: Status, asked: t.Collection[str]) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
+    """What a cutover changes: the state, and where databases are named, which of them the target serves."""
+    here = sorted(status.get("switched") or {})
+    there = sorted({*here, *asked})
+    if not asked or len(there) == len(status["databases"]):
+        return {"state": status["state"]}, {"state": "Succeeded"}
+    return {"state": status["state"], "on_target": here}, {"state": status["state"], "on_target": there}
 
 
 def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
@@ -288,18 +321,19 @@ def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> 
         module.warn(missing.message + " " + missing.hint)
         module.result.add(summary="nothing to cut over yet", reached=False)
         return
-    before = latency(status)
-    if status["state"] == "Succeeded":
-        tell(module, status)
+    before, asked = latency(status), options(module)["databases"]
+    if switched(status, asked):
+        tell(module, status, asked)
         fail_if_different(module, status)
         return
     under_way = status["substate"] == "CompletingMigration" and status["state"] == "InProgress"
     if not under_way:
-        fail_if_failed(module, status)
-        refuse_early(status)
-    module.result.plan(not under_way, {"state": status["state"]}, {"state": "Succeeded"})
+        fail_if_failed(module, status, asked)
+        refuse_early(status, asked)
+    before_it, after_it = plan(status, asked)
+    module.result.plan(not under_way, before_it, after_it)
     if module.check_mode:
-        tell(module, status)
+        tell(module, status, asked)
         module.result.add(latency_seconds=before)
         if not under_way:
             predict(module, manager.precheck(spec.key, options(module)))
@@ -307,18 +341,23 @@ def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> 
     began = token(status)
     if not under_way:
         manager.request_cutover(spec.key, options(module))
-    ended = watch(manager, spec.key, lambda seen: seen["state"] == "Succeeded" or given_back(seen, began), module.params["wait_timeout"])
-    tell(module, ended)
+
+    def over(seen: Status) -> bool:
+        another = under_way and seen["substate"] != "CompletingMigration"  # what we found under way was none of ours
+        return switched(seen, asked) or given_back(seen, began) or another
+
+    ended = watch(manager, spec.key, over, module.params["wait_timeout"], asked)
+    tell(module, ended, asked)
     module.result.add(latency_seconds=before)
-    fail_if_failed(module, ended)
+    fail_if_failed(module, ended, asked)
     fail_if_different(module, ended)
     if given_back(ended, began):
         module.result.changed = False
         module.fail(MigrationError.from_dict(ended["cutover"]["given_back"]), phase=ended["substate"], state=ended["state"])
 
 
-def keep_way_back(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
-    """Have the source follow the target once the cutover has prepared it."""
+def await_way_back(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
+    """Wait until the source follows the target: the service sees to that by itself, and is started again here if it was ended since."""
     status = manager.status(spec.key)
     if module.check_mode or status is None or status["state"] != "Succeeded":
         return
@@ -330,6 +369,9 @@ def keep_way_back(module: MigrationModule, manager: Manager, spec: MigrationSpec
         return  # given up, or asked for after the cutover
     if started:
         module.result.changed = True
+    back = watch(manager, manager.way_back(spec).key, lambda seen: seen["state"] in FOLLOWS, module.params["wait_timeout"])
+    if back["error"]:
+        module.warn(f"The way back: {back['error']['message']} {back['error'].get('hint') or ''}".strip())
     tell(module, manager.status(spec.key) or status)
 
 
@@ -338,8 +380,9 @@ def roll_back(module: MigrationModule, manager: Manager, spec: MigrationSpec) ->
     back = manager.way_back(spec)
     status = manager.status(back.key)
     if status is None and not module.check_mode:
-        manager.start_way_back(spec)
-        status = watch(manager, back.key, lambda seen: seen["state"] == "WaitingForUserAction", module.params["wait_timeout"])
+        raise ServiceError(
+            f"There is no way back of {spec.name}.", code=NO_WAY_BACK, hint="It begins with the end of a cutover with rollback: prepared."
+        )
     if status is not None and status["state"] == "Canceled":
         raise ServiceError(f"The way back of {spec.name} was given up.", code=NO_WAY_BACK)
     cut_over(module, manager, back)
@@ -371,7 +414,7 @@ def main() -> t.NoReturn:
         if module.params["state"] == "switched":
             cut_over(module, manager, spec)
             if spec.rollback == "prepared":
-                keep_way_back(module, manager, spec)
+                await_way_back(module, manager, spec)
         else:
             (roll_back if module.params["state"] == "rolled_back" else finish)(module, manager, spec)
     module.exit()

@@ -19,7 +19,10 @@ description:
 options:
   databases:
     description:
-      - Databases whose settings, and settings of roles in them, belong to it as well.
+      - Databases whose settings (C(ALTER DATABASE ... SET)), and settings of roles in them, belong to it as well. Names, or V(all),
+        patterns (V(shop_*)) and exceptions (V(!shop_test)) as in a migration; every one where none is given.
+      - They come where the database is on the target already. Those of others are named in RV(left_out); the migration that makes such a
+        database brings them.
     type: list
     elements: str
     default: []
@@ -46,6 +49,20 @@ options:
       - Role to password or verifier, for roles whose verifier the source does not show. What is sent is always a verifier.
     type: dict
     default: {}
+  tablespaces:
+    description:
+      - Tablespace of the source to the tablespace of the target that stands for it in a migration, as C(globals.tablespaces) of the
+        inventory. What lies in any other goes to the target's default tablespace, and RV(left_out) names it.
+    type: dict
+    default: {}
+  apply_parameters:
+    description:
+      - Set the target's server parameters like the source's, by C(ALTER SYSTEM) and a reload, where they depend neither on the server's
+        size nor on its place and need no restart. It takes a superuser, or the grants of C(ALTER SYSTEM) (PostgreSQL 15 and later) and
+        of C(pg_reload_conf). What is left, and everything on a provider's server, is named with the command that sets it.
+      - Nothing is copied by default. C(ALTER SYSTEM RESET) takes one back.
+    type: bool
+    default: false
   file:
     description:
       - Path on this host of an SQL file to write the source's globals to, as C(pg_dumpall --globals-only) does, and the settings of
@@ -92,6 +109,44 @@ actions:
       description: The statement, with passwords masked.
       type: str
       sample: CREATE ROLE shop_app LOGIN
+parameters:
+  description: Server parameters that the source sets and the target has otherwise.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Its name.
+      type: str
+      sample: random_page_cost
+    source:
+      description: The source's value, in RV(parameters[].unit).
+      type: str
+      sample: "1.1"
+    target:
+      description: The target's value.
+      type: str
+      sample: "4"
+    unit:
+      description: In what both are counted.
+      type: str
+      sample: ms
+    kind:
+      description: V(copy), V(size) (to be fitted to the server), V(read_only) (the provider's) or V(unknown) (to the target).
+      type: str
+      sample: copy
+    restart:
+      description: Whether the target has to be restarted for it.
+      type: bool
+      sample: false
+    settable:
+      description: Whether it can be set there at all.
+      type: bool
+      sample: true
+    command:
+      description: What sets it.
+      type: str
+      sample: ALTER SYSTEM SET random_page_cost TO '1.1'
 left_out:
   description: What is not brought over, with the reason.
   returned: success
@@ -101,7 +156,7 @@ error_code:
   description: Stable code of the error, C(PGM) and four digits.
   returned: failure
   type: str
-  sample: PGM1104
+  sample: PGM1101
 hint:
   description: The one thing to do next.
   returned: failure, when there is one
@@ -116,6 +171,7 @@ from ..module_utils._ansible.argspec import ArgumentSpec
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import endpoint_options
 from ..module_utils._engine.globals.dump import is_written, render_globals, write_globals
+from ..module_utils._engine.globals.parameters import apply_parameters, plan_parameters
 from ..module_utils._engine.globals.plan import apply_globals, plan_globals
 from ..module_utils._engine.postgres.drivers import require
 
@@ -129,6 +185,8 @@ def globals_options() -> ArgumentSpec:
             "exclude": {"type": "list", "elements": "str", "default": []},
             "carry_passwords": {"type": "bool", "default": True, "no_log": False},
             "passwords": {"type": "dict", "default": {}, "no_log": True},
+            "tablespaces": {"type": "dict", "default": {}},
+            "apply_parameters": {"type": "bool", "default": False},
             "file": {"type": "path"},
         }
     )
@@ -143,21 +201,30 @@ def main() -> t.NoReturn:
         plan = plan_globals(
             module.endpoint("source"),
             module.endpoint("target"),
-            databases=[name for name in params["databases"] if name != "all"],
+            databases=params["databases"],
             superuser_policy=params["superuser_policy"],
             exclude=params["exclude"],
             passwords=params["passwords"],
             verifiers=params["carry_passwords"],
+            tablespaces=params["tablespaces"],
+            of_databases=True,
         )
+        parameters = plan_parameters(module.endpoint("source"), module.endpoint("target"), apply=params["apply_parameters"])
         text = render_globals(module.endpoint("source"), passwords=params["carry_passwords"]) if params["file"] else ""
         unwritten = bool(params["file"]) and not is_written(Path(params["file"]), text)
-        result.plan(bool(plan.actions) or unwritten, plan.before, plan.after)
-        actions = [{"kind": action.kind, "name": action.name, "statement": action.statement} for action in plan.actions]
+        before, after = ({**one, "parameters": values} for one, values in zip((plan.before, plan.after), parameters.values(), strict=True))
+        result.plan(bool(plan.actions or parameters.actions) or unwritten, before, after)
+        actions = [
+            {"kind": action.kind, "name": action.name, "statement": action.statement} for action in (*plan.actions, *parameters.actions)
+        ]
         if not module.check_mode:
             apply_globals(plan)
+            apply_parameters(parameters)
             if unwritten:
                 write_globals(Path(params["file"]), text)
-        result.add(actions=actions, left_out=[str(item) for item in plan.skipped], summary=f"{len(actions)} statements")
+        left_out = [str(item) for item in (*plan.skipped, *parameters.skipped)]
+        result.add(actions=actions, left_out=left_out, summary=f"{len(actions)} statements")
+        result.add(parameters=[one.to_dict() for one in parameters.differences])
     module.exit()
 
 

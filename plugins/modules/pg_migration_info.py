@@ -30,6 +30,14 @@ options:
       - TCP port of O(target_host).
     type: int
     default: 5432
+  states:
+    description:
+      - Only migrations in one of these states are in RV(migrations) and RV(grid). All by default.
+      - They are spelled as RV(details.state) is; V(Cancelled) is another word for V(Canceled).
+    type: list
+    elements: str
+    choices: [InProgress, WaitingForUserAction, Canceled, Failed, ValidationFailed, Succeeded, CleaningUp, Cancelled]
+    default: []
   output:
     description:
       - Forms in which the migration O(name) is returned besides, see RV(rendered).
@@ -57,6 +65,11 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     var: migrations.grid
 
+- name: List those that somebody has to look after
+  pgops.migration.pg_migration_info:
+    states: [Failed, ValidationFailed, WaitingForUserAction]
+  register: waiting
+
 - name: Show one of them
   pgops.migration.pg_migration_info:
     name: shop-2026
@@ -82,7 +95,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 migrations:
-  description: The list, newest first.
+  description: The list, newest first, of the migrations in O(states).
   returned: success
   type: list
   elements: dict
@@ -141,11 +154,15 @@ details:
       description:
         - PerformingPreRequisiteSteps, ValidationInProgress, MigratingData, WaitingForCutoverTrigger, CompletingMigration or Completed.
       type: str
+    prerequisites:
+      description: How many seconds the first step took, when it ended, and its limit; none before that.
+      type: dict
     validation:
       description: The validation's report, with all its findings.
       type: dict
     migration:
-      description: The migration itself, with the progress of each database, plugin, cutover and verification.
+      description:
+        - The migration itself, with the progress of each database, the notes of its copy, plugin, cutover and verification.
       type: dict
     events:
       description: What happened, with times.
@@ -172,6 +189,11 @@ cutover_lines:
   elements: str
 after_lines:
   description: What to see to after the migration, and the new connection strings, as lines of text; empty before it has succeeded.
+  returned: when O(name) is given and there is such a migration
+  type: list
+  elements: str
+note_lines:
+  description: What the copy left out or adapted, a line each with the database before it; empty where there was nothing.
   returned: when O(name) is given and there is such a migration
   type: list
   elements: str
@@ -204,8 +226,10 @@ from ..module_utils._ansible.argspec import ArgumentSpec
 from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import host_options
 from ..module_utils._engine.errors import SpecificationError
+from ..module_utils._engine.migration.states import ALIASES, State, state_of
 from ..module_utils._engine.monitor import page, prometheus
 from ..module_utils._engine.monitor.after import after_lines
+from ..module_utils._engine.monitor.notes import note_lines
 from ..module_utils._engine.monitor.screen import detail_lines
 from ..module_utils._engine.monitor.text import cutover_lines, details, finding_lines, grid, row, seconds_of
 
@@ -222,6 +246,7 @@ def info_options() -> ArgumentSpec:
             "name": {"type": "str"},
             "target_host": {"type": "str"},
             "target_port": {"type": "int", "default": 5432},
+            "states": {"type": "list", "elements": "str", "choices": [*(state.value for state in State), *ALIASES], "default": []},
             "output": {"type": "list", "elements": "str", "choices": list(FORMS), "default": []},
         }
     )
@@ -249,13 +274,15 @@ def main() -> t.NoReturn:
         target = f"{host.lower()}:{module.params['target_port']}" if host else None
         manager = module.manager()
         statuses = manager.list(target)
-        result.add(migrations=[row(status) for status in statuses], grid=grid(statuses))
+        wanted = [state_of(text).value for text in module.params["states"]]
+        shown = [status for status in statuses if not wanted or status["state"] in wanted]
+        result.add(migrations=[row(status) for status in shown], grid=grid(shown, wanted))
         if name:
             status = manager.status(name, target)
             result.add(details=details(status) if status else None)
             if status:
                 lines = {"lines": finding_lines(status.get("validation")), "cutover_lines": cutover_lines(status)}
-                result.add(**lines, after_lines=after_lines(status), detail_lines=detail_lines(status))
+                result.add(**lines, note_lines=note_lines(status), after_lines=after_lines(status), detail_lines=detail_lines(status))
                 if forms:
                     result.add(rendered={form: render(manager, status, statuses, form) for form in forms})
     module.exit()

@@ -90,7 +90,7 @@ error_code:
   description: Stable code of the error, C(PGM) and four digits.
   returned: failure
   type: str
-  sample: PGM1104
+  sample: PGM1101
 hint:
   description: The one thing to do next.
   returned: failure, when there is one

@@ -16,6 +16,8 @@ description:
   - While changes are streamed, what differs is looked at again after the target has caught up. A row counts as different only when it was
     not touched on the source in between, so load makes no false alarm. Rows that are written to all the time are named as not compared.
   - Without a stream both sides have to stand still.
+  - After a cutover the target is written and the source is not. Where a way back follows, it is compared in that direction; otherwise the
+    answer is what the cutover's own comparison has found. Databases of O(cutover.databases) that are switched over are left out.
   - Nothing is changed on either server. The certificate is written into the migration's folder. In check mode nothing is compared.
 options:
   jobs:
@@ -95,6 +97,70 @@ from ..module_utils._engine.errors import VerificationFailed
 from ..module_utils._engine.migration.paths import MigrationPaths
 from ..module_utils._engine.postgres.drivers import require
 from ..module_utils._engine.service.proof import FILE, verify_all
+from ..module_utils._engine.verify.compare import differing
+
+if t.TYPE_CHECKING:
+    from ..module_utils._engine.service.manager import Manager
+    from ..module_utils._engine.spec import MigrationSpec
+
+FOLLOWS = ("InProgress", "WaitingForUserAction")
+Status = t.Dict[str, t.Any]
+
+
+def what(manager: Manager, spec: MigrationSpec, status: Status | None) -> tuple[MigrationSpec, bool]:
+    """The migration to compare, and whether its changes are streamed: after a cutover it is the way back, the other way round. Of one
+    whose databases are switched over one by one, those that are left."""
+    if status is None:
+        return spec, False
+    back = (status.get("way_back") or {}).get("state")
+    if status["state"] == "Succeeded" and back in FOLLOWS:
+        return manager.way_back(spec), True
+    over = {name for name, figures in status["progress"].items() if figures.get("phase") == "finished"}
+    left = [name for name in status["databases"] if status["state"] == "Succeeded" or name not in over]
+    return spec.for_databases(left), status["mode"] == "online" and status["state"] in FOLLOWS
+
+
+def proven(status: Status | None) -> dict[str, t.Any] | None:
+    """What the cutover has found, where its target serves by now and nobody streams: the source stands still since, the target does not, so
+    their rows differ rightly."""
+    if status is None or status["mode"] != "online" or status["state"] != "Succeeded":
+        return None
+    found: dict[str, t.Any] | None = status.get("verification")
+    return None if (status.get("way_back") or {}).get("state") in FOLLOWS else found
+
+
+def tell(module: MigrationModule, found: dict[str, t.Any], file: Path, summary: str) -> None:
+    """Put what was found into the result; differences fail the task."""
+    lines = [database["summary"] for database in found["databases"].values() if database.get("summary")]
+    told = {"equal": found["equal"], "complete": found["complete"], "verification": found, "file": str(file)}
+    module.result.add(**told, lines=[*lines, summary], summary=summary)
+    if not found["equal"]:
+        module.fail(
+            VerificationFailed(
+                f"Source and target differ: {', '.join(differing(found['databases'])[:5]) or 'sequences or large objects'}.",
+                code="PGM6001",
+                hint=f"Keys and both values are in {file} on the runtime host.",
+            )
+        )
+
+
+def verify(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> None:
+    """Compare, and keep what was found."""
+    status = manager.status(spec.key)
+    known = proven(status)
+    if status and known:
+        verdict = "equal" if known["equal"] else "DIFFERENT"
+        summary = f"{verdict} as of the cutover, compared at {known['time']}; the target is written since, so nothing was compared again"
+        tell(module, known, Path(status["files"]["report"]), summary)
+        return
+    compared, streaming = what(manager, spec, status)
+    paths = MigrationPaths(Path(module.params["home"]), compared.key)
+    switched = (status or {}).get("switched") or {}
+    found = verify_all(paths, compared, streaming=streaming, switched=switched, jobs=module.params["jobs"])
+    manager.remember_verified(compared.key, found)
+    verdict = "equal" if found["equal"] else "DIFFERENT"
+    way = ", from the target back to the source" if compared.back_of else ""
+    tell(module, found, paths.folder / FILE, f"{verdict}, {found['rows']} rows in {found['seconds']:.1f} s{way}")
 
 
 def main() -> t.NoReturn:
@@ -105,35 +171,10 @@ def main() -> t.NoReturn:
         require("psycopg")
         manager = module.manager()
         spec = manager.begun(spec)
-        status = manager.status(spec.key)
         if module.check_mode:
             result.add(summary="nothing is compared in check mode")
         else:
-            if status:
-                spec = spec.for_databases(status["databases"])
-            streaming = bool(status and status["mode"] == "online" and status["state"] in ("InProgress", "WaitingForUserAction"))
-            paths = MigrationPaths(Path(module.params["home"]), spec.key)
-            found = verify_all(paths, spec, streaming=streaming, jobs=module.params["jobs"])
-            manager.remember_verified(spec.key, found)
-            verdict = "equal" if found["equal"] else "DIFFERENT"
-            lines = [database["summary"] for database in found["databases"].values()]
-            summary = f"{verdict}, {found['rows']} rows in {found['seconds']:.1f} s"
-            told = {"equal": found["equal"], "complete": found["complete"], "verification": found, "file": str(paths.folder / FILE)}
-            result.add(**told, lines=[*lines, summary], summary=summary)
-            if not found["equal"]:
-                names = [
-                    f"{name}: {table['label']}"
-                    for name, database in found["databases"].items()
-                    for table in database["tables"]
-                    if table["compared"] and not table["equal"]
-                ]
-                module.fail(
-                    VerificationFailed(
-                        f"Source and target differ: {', '.join(names[:5]) or 'sequences or large objects'}.",
-                        code="PGM6001",
-                        hint=f"Keys and both values are in {paths.folder / FILE} on the runtime host.",
-                    )
-                )
+            verify(module, manager, spec)
     module.exit()
 
 

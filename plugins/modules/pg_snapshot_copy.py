@@ -137,11 +137,65 @@ status:
     - See RV(pgops.migration.pg_migration_info#module:details) for what it holds.
   returned: when the migration exists
   type: dict
+copied:
+  description:
+    - What was copied, a dictionary by the name of the database; the same each time that the module is run again.
+    - Databases whose copy was complete before this version of the collection are not in it.
+  returned: when O(wait_for=copy) is reached
+  type: dict
+  contains:
+    count:
+      description: How many tables there are.
+      type: int
+    rows:
+      description: Rows of all tables.
+      type: int
+    bytes:
+      description: Bytes of all tables, as COPY sent them.
+      type: int
+    tables:
+      description: The 100 largest tables, the largest first.
+      type: list
+      elements: dict
+      contains:
+        table:
+          description: Schema and name.
+          type: str
+        rows:
+          description: Rows copied.
+          type: int
+        bytes:
+          description: Bytes that COPY sent.
+          type: int
+        seconds:
+          description: Seconds of work of all relays together; none where the service was killed before it could note them.
+          type: float
+        rate:
+          description: Bytes for each of these seconds; none where they are not known or there are none.
+          type: int
+        format:
+          description: Format of COPY, V(binary) or V(text).
+          type: str
+        chunks:
+          description: In how many pieces it was copied.
+          type: int
+    file:
+      description: JSON file on the migration runtime host that lists all tables in the same form.
+      type: str
+  sample:
+    shop:
+      count: 2
+      rows: 1200000
+      bytes: 96000000
+      file: /var/lib/pg_migration/migrations/shop-2026-1f0c7a/work/shop/copied.json
+      tables:
+        - {table: public.item, rows: 1000000, bytes: 90000000, seconds: 1.5, rate: 60000000, format: binary, chunks: 4}
+        - {table: public.customer, rows: 200000, bytes: 6000000, seconds: 0.2, rate: 30000000, format: binary, chunks: 1}
 error_code:
   description: Stable code of the error, C(PGM) and four digits.
   returned: failure
   type: str
-  sample: PGM1104
+  sample: PGM1101
 hint:
   description: The one thing to do next.
   returned: failure, when there is one
@@ -176,13 +230,19 @@ def main() -> t.NoReturn:
         waits_for_validation = module.params["wait_for"] == "validation"
         followed = plan.more and not waits_for_validation
         ended = validated if waits_for_validation else over if followed else copied
+
+        def tell(status: Status) -> None:
+            describe(module, status, reached=ended(status) and not (followed and status["state"] == "Succeeded" and not module.check_mode))
+            if ended(status) and not waits_for_validation:
+                result.add(copied=manager.copied_tables(status))
+
         if module.check_mode:
             if plan.status:
-                describe(module, plan.status, reached=ended(plan.status))
+                tell(plan.status)
             module.exit()
         started = manager.start(spec)
         status = watch(manager, started["key"], ended, module.params["wait_timeout"])
-        describe(module, status, reached=ended(status) and not (followed and status["state"] == "Succeeded"))
+        tell(status)
         if not (waits_for_validation and status["state"] == "ValidationFailed"):
             fail_if_failed(module, status)
     module.exit()

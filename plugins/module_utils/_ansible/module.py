@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import traceback
 import typing as t
@@ -21,7 +22,8 @@ from .result import Result
 if t.TYPE_CHECKING:
     from .._engine.service.manager import Manager
 
-SPEC_KEYS = ("name", "option", "mode", "rollback", "source", "target", "databases", "copy", "changes", "cutover", "globals", "monitor")
+SPEC_KEYS = tuple(field.name for field in dataclasses.fields(MigrationSpec) if field.name != "back_of")
+"""What a task says of a migration: all that the engine understands but the mark of a way back, which is made by the engine."""
 LIBRARY_MISSING = "PGM8002"
 
 

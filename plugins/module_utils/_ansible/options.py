@@ -16,21 +16,25 @@ from .._engine.spec import (
     ON_DDL,
     OPTIONS,
     PLUGINS,
+    REGION_POLICIES,
     ROLLBACKS,
     SOURCE_TYPES,
     SSLMODES,
     SUPERUSER_POLICIES,
+    TARGET_SCHEMAS,
     TARGET_TYPES,
     UNLOGGED_POLICIES,
     ChangeOptions,
+    ChecksOptions,
     CopyOptions,
     CutoverOptions,
     Endpoint,
     GlobalsOptions,
+    LimitsOptions,
 )
 from .argspec import ArgumentSpec
 
-_WORDS = ("release", "fence_command", "unfence_command", "rollback_release", "pgbouncer", "pgbouncer_databases")
+_WORDS = ("databases", "release", "fence_command", "unfence_command", "rollback_release", "pgbouncer", "pgbouncer_databases")
 SUPERVISORS = ("auto", "systemd", "process")
 
 
@@ -61,6 +65,11 @@ def endpoint_options(side: str, *, required: bool = True) -> ArgumentSpec:
         "sslkey": {"type": "path"},
         "connect_timeout": {"type": "int", "default": Endpoint.connect_timeout},
         "storage_gb": {"type": "int", "default": Endpoint.storage_gb},
+        "vcores": {"type": "int", "default": Endpoint.vcores},
+        "memory_gb": {"type": "int", "default": Endpoint.memory_gb},
+        "region": {"type": "str"},
+        "subscription": {"type": "str"},
+        "resource_group": {"type": "str"},
     }
     return ArgumentSpec({side: {"type": "dict", "required": required, "options": suboptions}})
 
@@ -80,7 +89,7 @@ def migration_options() -> ArgumentSpec:
 
 
 def section_options() -> ArgumentSpec:
-    """How it is done: base copy, changes, cutover, globals, monitor."""
+    """How it is done: base copy, changes, cutover, globals, monitor, checks, limits."""
     return ArgumentSpec(
         {
             "copy": _section(
@@ -94,6 +103,7 @@ def section_options() -> ArgumentSpec:
                 exclude={"type": "list", "elements": "str", "default": []},
                 unlogged_tables={"type": "str", "choices": list(UNLOGGED_POLICIES), "default": CopyOptions.unlogged_tables},
                 foreign_tables={"type": "str", "choices": list(FOREIGN_POLICIES), "default": CopyOptions.foreign_tables},
+                target_schema={"type": "str", "choices": list(TARGET_SCHEMAS), "default": CopyOptions.target_schema},
                 throttle={"type": "int", "default": CopyOptions.throttle},
                 max_connections={"type": "int", "default": CopyOptions.max_connections},
                 max_standby_lag={"type": "int", "default": CopyOptions.max_standby_lag},
@@ -123,15 +133,30 @@ def section_options() -> ArgumentSpec:
                 fence={"type": "str", "choices": list(FENCES), "default": CutoverOptions.fence},
                 force={"type": "bool", "default": CutoverOptions.force},
                 **{key: {"type": "list", "elements": "str", "default": []} for key in _WORDS},
+                release_file={"type": "path"},
+                release_template={"type": "str"},
                 verify={"type": "bool", "default": CutoverOptions.verify},
+                verify_before_release={"type": "bool", "default": CutoverOptions.verify_before_release},
             ),
             "globals": _section(
                 enabled={"type": "bool", "default": GlobalsOptions.enabled},
                 superuser_policy={"type": "str", "choices": list(SUPERUSER_POLICIES), "default": GlobalsOptions.superuser_policy},
                 exclude={"type": "list", "elements": "str", "default": []},
                 passwords={"type": "bool", "default": GlobalsOptions.passwords, "no_log": False},
+                tablespaces={"type": "dict", "default": {}},
+                apply_parameters={"type": "bool", "default": GlobalsOptions.apply_parameters},
             ),
             "monitor": _section(prometheus_dir={"type": "path"}),
+            "checks": _section(
+                runtime_warn={"type": "float", "default": ChecksOptions.runtime_warn},
+                runtime_fail={"type": "float", "default": ChecksOptions.runtime_fail},
+                region_policy={"type": "str", "choices": list(REGION_POLICIES), "default": ChecksOptions.region_policy},
+            ),
+            "limits": _section(
+                max_prerequisites={"type": "float", "default": LimitsOptions.max_prerequisites},
+                max_copy={"type": "float", "default": LimitsOptions.max_copy},
+                max_wait={"type": "float", "default": LimitsOptions.max_wait},
+            ),
         }
     )
 

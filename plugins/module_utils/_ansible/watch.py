@@ -17,16 +17,17 @@ Status = t.Dict[str, t.Any]
 POLL_SECONDS = 0.5
 
 
-def watch(manager: Manager, key: str, ended: t.Callable[[Status], bool], seconds: float) -> Status:
-    """The status of ``key`` as soon as ``ended`` holds, the migration has come to an end or a database of it is in error, or the last one
-    after ``seconds``."""
+def watch(manager: Manager, key: str, ended: t.Callable[[Status], bool], seconds: float, databases: t.Collection[str] = ()) -> Status:
+    """The status of ``key`` as soon as ``ended`` holds, the migration has come to an end or a database of it (one of ``databases``, where
+    they are given) is in error, or the last one after ``seconds``."""
     limit = time.monotonic() + seconds
     while True:
         status = manager.status(key)
         if status is None:
             raise MigrationError(f"The record of the migration {key} has gone while it was watched.", code="PGM8008")
         left = limit - time.monotonic()
-        over = status["state"] in ("Failed", "ValidationFailed", "Canceled") or status.get("error") or not status["service"]["running"]
+        dead = status["state"] in ("Failed", "ValidationFailed", "Canceled") or not status["service"]["running"]
+        over = dead or error_of(status, databases)
         if left <= 0 or ended(status) or over:
             return status
         time.sleep(min(POLL_SECONDS, left))
@@ -51,13 +52,20 @@ def describe(module: MigrationModule, status: Status, *, reached: bool) -> None:
     )
 
 
-def fail_if_failed(module: MigrationModule, status: Status) -> None:
-    """Fail the task with the migration's own error if that is how it ended, or with that of the first database that is in error: the
-    others go on meanwhile."""
-    if status["state"] not in ("Failed", "ValidationFailed") and not status.get("error"):
-        return
-    error = MigrationError.from_dict(status.get("error") or {"message": f"The migration {status['name']} is {status['state']}."})
-    module.fail(error, phase=status["substate"], state=status["state"])
+def error_of(status: Status, databases: t.Collection[str] = ()) -> dict[str, t.Any] | None:
+    """The migration's own error if that is how it ended, or that of the first database that is in error, of any or of ``databases``."""
+    known: dict[str, t.Any] | None = status.get("error")
+    if status["state"] in ("Failed", "ValidationFailed"):
+        return known or {"message": f"The migration {status['name']} is {status['state']}."}
+    database = ((known or {}).get("details") or {}).get("database")
+    return known if not databases or database is None or database in databases else None
+
+
+def fail_if_failed(module: MigrationModule, status: Status, databases: t.Collection[str] = ()) -> None:
+    """Fail the task with what :func:`error_of` finds: the other databases go on meanwhile."""
+    error = error_of(status, databases)
+    if error:
+        module.fail(MigrationError.from_dict(error), phase=status["substate"], state=status["state"])
 
 
 def copied(status: Status) -> bool:
