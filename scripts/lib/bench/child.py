@@ -60,7 +60,7 @@ def rows(spec: MigrationSpec, database: str, answer: Path, stop: threading.Event
         planned = plan.plan_tables(here, tables, spec.copy.chunk_bytes, spec.copy.jobs)
         units = plan.bundle([(item, chunk) for item in planned for chunk in item.chunks])
         route = Route(spec.source, spec.target, database, snapshot.snapshot, snapshot.consistent_point, chosen, "UTF8", lambda size: None)
-        TableCopy(spec.copy.jobs, Progress(quiet), stop, lambda done: None).run(route, units)
+        TableCopy(spec.copy.jobs, Progress(quiet), stop, lambda planned: None, lambda done: None).run(route, units)
     answer.write_text(json.dumps({"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}))
     snapshot.close()
 

@@ -6,9 +6,6 @@ the source alone."""
 
 from __future__ import annotations
 
-import pwd
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +15,7 @@ from pathlib import Path
 import host
 import measure
 import pair
+import pooler as poolers
 import psycopg
 import servers as lab
 import writers
@@ -31,44 +29,6 @@ CREATE TABLE load.commits (connection int NOT NULL, number int NOT NULL, PRIMARY
 CREATE TABLE load.ballast (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, filler text);
 INSERT INTO load.ballast (filler) SELECT repeat('x', 100) FROM generate_series(1, 20000);
 """
-
-
-class Pooler:
-    """A PgBouncer in transaction mode, from Debian's package."""
-
-    def __init__(self, folder: Path, database: str, source: lab.Server, target: lab.Server) -> None:
-        program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-        if program is None:
-            raise measure.Skipped("pgbouncer is not installed")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder, self.database = folder, database
-        self.config = folder / "pgbouncer.ini"
-        for path, server, user in ((self.config, source, pair.OWNER), (folder / "there.ini", target, "admin")):
-            path.touch(0o600)
-            path.write_text(self._text(server, user))
-        user = pwd.getpwnam("postgres")
-        for path in (folder, *folder.iterdir()):
-            shutil.chown(path, user.pw_uid, user.pw_gid)
-        with (folder / "pgbouncer.log").open("ab") as log:
-            command = [program, "-u", "postgres", str(self.config)]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.admin = f"host=127.0.0.1 port={self.port} user=pgbouncer dbname=pgbouncer"
-
-    def _text(self, server: lab.Server, user: str) -> str:
-        login = f"user={user} password={pair.PASSWORDS[server.port]}"
-        return (
-            f"[databases]\n{self.database} = host={server.host} port={server.port} dbname={self.database} {login}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = any\n"
-            f"admin_users = pgbouncer\npool_mode = transaction\ndefault_pool_size = {CONNECTIONS}\nmax_client_conn = 200\n"
-            f"server_login_retry = 1\nlogfile = {self.folder}/pooler.log\n"
-        )
-
-    def close(self) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.wait(20)
 
 
 def run(results: measure.Results, source: lab.Server, target: lab.Server, folder: Path, scale: float, runs: int) -> None:
@@ -105,10 +65,12 @@ def one_run(
         conn.execute(SCHEMA)
     dsn_file = place / "dsn"
     cutover: dict[str, t.Any]
-    pooler = Pooler(place, database, source, target) if way == "pgbouncer" else None
+    if way == "pgbouncer" and poolers.find() is None:
+        raise measure.Skipped("pgbouncer is not installed")
+    pooler = poolers.Pooler(place, database, source, target, CONNECTIONS) if way == "pgbouncer" else None
     if pooler:
-        dsn_file.write_text(f"postgresql://{pair.OWNER}@127.0.0.1:{pooler.port}/{database}")
-        cutover = {"pgbouncer": [pooler.admin], "release": ["cp", str(place / "there.ini"), str(pooler.config)]}
+        dsn_file.write_text(pooler.dsn())
+        cutover = {"pgbouncer": [pooler.admin], "release": ["cp", str(pooler.there), str(pooler.places)]}
     else:
         dsn_file.write_text(f"postgresql://{pair.OWNER}:{password}@{source.host}:{source.port}/{database}")
         there = place / "there"

@@ -29,6 +29,7 @@ UNITS = {
     "commit_rate": "commits/s",
     "client_cpu_seconds": "s",
     "client_cpu_per_gb": "s/GB",
+    "client_cpu_per_table_gb": "s/GB of the table",
     "felt_seconds": "s",
     "lost": "commits",
     "row_rate": "rows/s",

@@ -9,23 +9,10 @@ from pathlib import Path
 
 import measure
 import servers as lab
+from hugelab import ARRIVED, LIMIT, SCHEMA, huge
 from whole import Streaming
 
-LIMIT = 300_000_000
-"""Bytes resident that no process may exceed."""
-
-SCHEMA = "CREATE TABLE big (id bigint PRIMARY KEY, n int NOT NULL, word text NOT NULL); CREATE TABLE last (id int PRIMARY KEY)"
 TIMEOUT = 3600.0
-
-
-def huge(source: lab.Server, database: str, changes: int) -> None:
-    """One transaction: six tenths are inserts, three tenths updates, one tenth deletes."""
-    rows = changes * 6 // 10
-    with source.connect(database) as conn, conn.transaction():
-        conn.execute("INSERT INTO big SELECT i, 0, md5(i::text) FROM generate_series(1, %s) i", [rows])
-        conn.execute("UPDATE big SET n = n + 1, word = md5(word) WHERE id <= %s", [rows // 2])
-        conn.execute("DELETE FROM big WHERE id > %s", [rows - rows // 6])
-        conn.execute("INSERT INTO last VALUES (1)")
 
 
 def run(
@@ -33,7 +20,7 @@ def run(
 ) -> None:
     """Each plugin once: the figure hardly moves.
 
-    :raises RuntimeError: if a process took more than :data:`LIMIT`, or the rows differ.
+    :raises RuntimeError: if a process took more than :data:`hugelab.LIMIT`, or the rows differ.
     """
     changes = max(1000, round(5_000_000 * scale))
     for one in measure.plugins(results, "memory", source, plugin):
@@ -41,7 +28,7 @@ def run(
             huge(source, streaming.database, changes)
             began = time.monotonic()
             with target.connect(streaming.database) as conn:
-                while conn.execute("SELECT EXISTS (SELECT FROM last)").fetchone() != (True,):
+                while conn.execute(ARRIVED).fetchone() != (True,):
                     streaming.refuse_errors()
                     if time.monotonic() - began > TIMEOUT:
                         raise RuntimeError(f"not applied within {TIMEOUT:.0f} s")

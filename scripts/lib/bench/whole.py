@@ -8,13 +8,11 @@ import contextlib
 import typing as t
 from pathlib import Path
 
+import hugelab
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from host import Host
 from pair import OWNER, describe
-
-ROLES = {"serve": "service", "receive": "receiver", "work": "worker"}
-"""Roles of the engine's processes, and what they are called."""
 
 
 class Streaming:
@@ -52,23 +50,15 @@ class Streaming:
             raise RuntimeError(f"{status['summary']} {self.host.log(self.spec.key)}")
 
     def peaks(self) -> dict[str, int]:
-        """The most bytes that each of the migration's processes has had in memory (VmHWM of proc(5)), by what the process is."""
-        found: dict[str, int] = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                words = (folder / "cmdline").read_bytes().decode().split("\0")
-                if self.spec.key in words and str(self.host.home) in words and words[2] in ROLES:
-                    kilobytes = next(line.split()[1] for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
-                    found[ROLES[words[2]]] = max(found.get(ROLES[words[2]], 0), int(kilobytes) * 1024)
-        return found
+        """The most bytes that each of the migration's processes has had in memory, see :func:`hugelab.peaks`."""
+        return hugelab.peaks(self.host.home, self.spec.key)
 
     def digest(self, table: str) -> t.Any:
         """Number and content of the rows of ``table`` on both sides.
 
         :raises RuntimeError: if they are not the same.
         """
-        query = f"SELECT count(*), sum(hashtextextended(x::text, 0)::numeric) FROM {table} AS x"
-        here, there = (server.execute(query, self.database) for server in (self.source, self.target))
+        here, there = (hugelab.digest(server, self.database, table) for server in (self.source, self.target))
         if here != there:
             raise RuntimeError(f"{table} differs: {here} {there}")
         return here
