@@ -8,6 +8,7 @@ Receiver and applier run in threads, or as processes of their own (``python chan
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -28,12 +29,11 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.st
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.identifiers import object_name
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.session import connect
-from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import PluginChoice, choose_plugin
-from ansible_collections.pgops.migration.plugins.module_utils._engine.source.publication import ensure_publication, streamed_tables
+from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import PluginChoice, choose_plugin, publish
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.slot import create_slot, drop_slot
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 
-PLUGINS = ("wal2json", "pgoutput")
+PLUGINS = ("wal2json", "pgoutput", "test_decoding")
 RELATIONS = """
 SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgm_migration') ORDER BY 1"""
@@ -68,8 +68,7 @@ class StreamLab:
             self.baseline = Baseline(folder.parent / f"{folder.name}.fingerprint")
             self.baseline.take(conn)
             self.choice = choose_plugin(spec.source, self.database, plugin)
-            if self.choice.plugin == "pgoutput":
-                ensure_publication(conn, self.slot, streamed_tables(conn))
+            self.choice = publish(conn, self.choice, self.slot)
         made = create_slot(spec.source, self.database, self.slot, self.choice.plugin)
         self.start_lsn = made.consistent_point
         made.close()
@@ -125,7 +124,7 @@ class StreamLab:
             "slot": self.slot,
             "folder": str(self.folder),
             "together": lanes_module.TOGETHER,
-            "choice": [self.choice.plugin, self.choice.options, self.choice.messages],
+            "choice": dataclasses.asdict(self.choice),
         }
         path = self.folder.parent / f"{self.folder.name}.json"
         path.write_text(json.dumps(facts))
@@ -173,7 +172,7 @@ class StreamLab:
         deadline = time.monotonic() + timeout
         with connect(self.spec.target, self.database) as conn:
             while True:
-                row = conn.execute("SELECT (min(end_lsn) - '0/0'::pg_lsn)::bigint FROM pgm_migration.progress").fetchone()
+                row = conn.execute("SELECT min(end_lsn - '0/0'::pg_lsn)::bigint FROM pgm_migration.progress").fetchone()
                 if row is not None and row[0] is not None and row[0] > lsn:
                     return
                 self.check_processes()
@@ -225,8 +224,7 @@ def main(role: str, path: str) -> None:
     """The process of :meth:`StreamLab.spawn`."""
     facts = json.loads(Path(path).read_text())
     spec = MigrationSpec.from_dict(facts["spec"])
-    plugin, options, messages = facts["choice"]
-    choice = PluginChoice(plugin, options, "", messages)
+    choice = PluginChoice(**facts["choice"])
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *dummy: stop.set())
     folder = Path(facts["folder"])

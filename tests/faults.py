@@ -35,6 +35,7 @@ class Fault:
     undo: tuple[str, ...] = ()
     spec: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
     fix: str = ""
+    restart: bool | None = None  # what the finding must say of it; None: not looked at
     needs: str = ""  # what a server may lack: icu, wal2json, output_plugin_libraries
 
 
@@ -85,6 +86,7 @@ class Pair(t.NamedTuple):
             assert [f.severity for f in found] == [fault.severity]
             assert fault.fix.format(db=self.database) in found[0].fix and found[0].fix
             assert found[0].who in WHO
+            assert fault.restart in (None, found[0].restart)
             azure = CHECKS[fault.code].azure_code
             assert found[0].azure_code == (azure if " " not in azure else found[0].azure_code)
         except BaseException:

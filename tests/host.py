@@ -101,9 +101,13 @@ class Host:
         while self.children(key) or (self.manager.status(key) or {})["service"]["running"]:
             time.sleep(0.02)
 
-    def children(self, key: str) -> list[int]:
-        """Process ids of the engine's processes for ``key`` that end with the service."""
-        return _processes(f"(serve|work|receive|watchdog) --home {self.home} .*{key}")
+    def children(self, key: str, role: str = "(serve|work|receive|watchdog)") -> list[int]:
+        """Process ids of the engine's processes for ``key`` that end with the service; of one ``role`` where it is given."""
+        return _processes(f"{role} --home {self.home} .*{key}")
+
+    def watchdogs(self, key: str) -> list[int]:
+        """Process ids of those that lift the fence of ``key`` where the service cannot."""
+        return _processes(f"watchdog --home {self.home} .*{key}")
 
     def holders(self, key: str) -> list[int]:
         """Process ids of those that hold a snapshot for ``key``; they outlive the service."""

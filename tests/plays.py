@@ -17,10 +17,14 @@ REPO = Path(__file__).resolve().parents[1]
 
 
 class Playbooks:
-    """An inventory for one migration and ``ansible-playbook`` on it."""
+    """An inventory for one migration and ``ansible-playbook`` on it.
 
-    def __init__(self, folder: Path, description: dict[str, t.Any]) -> None:
+    :param collections: where the collection is found; by default it is the checkout.
+    """
+
+    def __init__(self, folder: Path, description: dict[str, t.Any], collections: Path = REPO / ".work" / "link") -> None:
         self.folder = folder
+        self.collections = collections
         self.home = folder / "home"
         self.inventory = folder / "inventory.yml"
         self.describe(description)
@@ -45,8 +49,8 @@ class Playbooks:
             *arguments,
         ]
         environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".work" / "link"),
+            **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCALHOST_WARNING": "0",
         }

@@ -1,8 +1,9 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""A real server that passes for one of another version: a relay between it and its clients that changes what it says at the login.
+"""A real server that passes for another: a relay between it and its clients that changes what it says at the login, or what is said to it.
 
-For versions of which no package can be installed. Only what is decided by the version alone can be tested so.
+For versions of which no package can be installed (only what is decided by the version alone can be tested so), and for poolers and
+providers that have a will of their own.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ import servers as lab
 
 
 class Pretender:
-    """``with Pretender(server, "9.4.26") as other``: connect to ``other.port``, without TLS."""
+    """``with Pretender(server, "9.4.26") as other``: connect to ``other.port``, without TLS.
 
-    def __init__(self, server: lab.Server, version: str) -> None:
+    :param version: empty: the server's own.
+    :param heard: what clients say to what the server hears instead, of the same length.
+    """
+
+    def __init__(self, server: lab.Server, version: str = "", heard: t.Mapping[bytes, bytes] | None = None) -> None:
         self._server = server
+        self._version = version
+        self._heard = dict(heard or {})
+        assert all(len(said) == len(other) for said, other in self._heard.items())
         self._said = b"server_version\0" + version.encode() + b"\0"
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -45,6 +53,8 @@ class Pretender:
     def _forward(self, client: socket.socket, behind: socket.socket) -> None:
         with contextlib.suppress(OSError), client, behind:
             while data := client.recv(65536):
+                for said, other in self._heard.items():
+                    data = data.replace(said, other)
                 behind.sendall(data)
 
     def _answer(self, behind: socket.socket, client: socket.socket) -> None:
@@ -52,6 +62,6 @@ class Pretender:
         with contextlib.suppress(OSError), behind.makefile("rb") as stream:
             while head := stream.read(5):
                 body = stream.read(struct.unpack("!I", head[1:])[0] - 4)
-                if head[:1] == b"S" and body.startswith(b"server_version\0"):
+                if self._version and head[:1] == b"S" and body.startswith(b"server_version\0"):
                     body = self._said
                 client.sendall(head[:1] + struct.pack("!I", len(body) + 4) + body)

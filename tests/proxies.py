@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""A TCP proxy in front of a server: it cuts connections, and leads new ones to where it is told."""
+"""TCP proxies in front of a server: one cuts connections and leads new ones to where it is told, one swallows an answer."""
 
 from __future__ import annotations
 
@@ -49,3 +49,51 @@ class Cutter(threading.Thread):
         for end in pair:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+
+class Swallower(threading.Thread):
+    """Sends on all but the server's answer to ``statement`` (a simple query) on connections whose first message has ``mark`` in it, and
+    cuts them there: the server has done it, and the client does not know. ``swallowed`` counts."""
+
+    def __init__(self, host: str, port: int, statement: str, mark: str) -> None:
+        super().__init__(daemon=True)
+        self.address, self.statement, self.mark = (host, port), statement.encode() + b"\0", mark.encode()
+        self.swallowed = 0
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, dummy = self.socket.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self.address)
+            asked = threading.Event()
+            threading.Thread(target=self.forth, args=(client, server, asked), daemon=True).start()
+            threading.Thread(target=self.back, args=(server, client, asked), daemon=True).start()
+
+    def forth(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
+        first = b""
+        with contextlib.suppress(OSError):
+            while data := client.recv(1 << 16):
+                first = first or data
+                if self.mark in first and data.endswith(self.statement):
+                    asked.set()
+                server.sendall(data)
+        self.end(client, server)
+
+    def back(self, server: socket.socket, client: socket.socket, asked: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(1 << 16):
+                if asked.is_set():
+                    self.swallowed += 1
+                    break
+                client.sendall(data)
+        self.end(client, server)
+
+    def end(self, *sockets: socket.socket) -> None:
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)

@@ -136,7 +136,9 @@ def sweep() -> None:
         if match and not Path(f"/proc/{match[1]}").exists():
             for pidfile in folder.glob("*/data/postmaster.pid"):
                 with contextlib.suppress(OSError, ValueError):
-                    os.kill(int(pidfile.read_text().split()[0]), signal.SIGQUIT)
+                    pid = int(pidfile.read_text().split()[0])
+                    if os.readlink(f"/proc/{pid}/cwd") == str(pidfile.parent.resolve()):  # the number may be another server's by now
+                        os.kill(pid, signal.SIGQUIT)
             shutil.rmtree(folder, ignore_errors=True)
 
 

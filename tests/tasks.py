@@ -30,9 +30,9 @@ class Outcome(t.NamedTuple):
         return self
 
 
-def run_module(name: str, /, *, check: bool = False, **arguments: t.Any) -> Outcome:
+def run_module(called: str, /, *, check: bool = False, **arguments: t.Any) -> Outcome:
     """Run ``pgops.migration.NAME`` with ``--diff``."""
-    module = importlib.import_module(f"ansible_collections.pgops.migration.plugins.modules.{name}")
+    module = importlib.import_module(f"ansible_collections.pgops.migration.plugins.modules.{called}")
     said = io.StringIO()
     given = {"_ansible_check_mode": check, "_ansible_diff": True, **arguments}
     with patch_module_args(given), contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):

@@ -23,6 +23,9 @@ from lab.place import REPO, Place
 KEY = "pg-migration@*"
 """The unit of the migration's service, whatever its key."""
 
+UNIT = "postgresql@15-main.service"
+"""The source's server, as Debian's packages name it."""
+
 
 @pytest.fixture(scope="module")
 def lab() -> t.Iterator[Place]:
@@ -43,9 +46,9 @@ def guide(playbook: str) -> list[str]:
     return found[1].split()
 
 
-def begin(lab: Place, playbook: str) -> subprocess.Popen[str]:
-    """Play what the guide says, in the folder of the lab."""
-    words = [lab.inventory.name if word == "inventory" else word for word in guide(playbook)]
+def begin(lab: Place, playbook: str, *more: str) -> subprocess.Popen[str]:
+    """Play what the guide says (and ``more`` options) in the folder of the lab."""
+    words = [lab.inventory.name if word == "inventory" else word for word in guide(playbook)] + list(more)
     words[0] = os.path.join(os.path.dirname(sys.executable), words[0])
     environment = {
         **os.environ,
@@ -59,9 +62,9 @@ def begin(lab: Place, playbook: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def play(lab: Place, playbook: str) -> tuple[str, int]:
+def play(lab: Place, playbook: str, *more: str) -> tuple[str, int]:
     """Play it to its good end: what it said, and the sum of ``changed=``."""
-    process = begin(lab, playbook)
+    process = begin(lab, playbook, *more)
     text, dummy = process.communicate(timeout=400)
     assert process.returncode == 0, f"{playbook}: {text[-5000:]}"
     return text, sum(int(number) for number in re.findall(r"changed=(\d+)", text.partition("PLAY RECAP")[2]))
@@ -105,9 +108,28 @@ def test_hosts_are_made_ready(lab: Place) -> None:
     assert ssh(lab, "runtime", f"pg_dump --version && sudo -u pg_migration {python}").stdout.splitlines()[1].startswith("3.")
     if lab.init == "systemd":
         assert "pg_migration" in ssh(lab, "runtime", "systemctl cat pg-migration@.service").stdout
+    assert ssh(lab, "runtime", "getent passwd pg_migration").stdout.strip().endswith(":/usr/sbin/nologin")
     said, changed = play(lab, "prepare_source")
     assert changed > 0 and re.search(r"^runtime .* changed=0 ", said, re.M)
     assert psql(lab, "source", "SHOW wal_level").strip() == "logical"
+
+
+def test_the_unit_that_was_found_is_restarted(lab: Place) -> None:
+    """More slots need a restart. The inventory names neither unit nor command: the role finds the unit, systemd restarts it, and the
+    server that answers is its main process and another one than before."""
+    if lab.init != "systemd":
+        pytest.skip("hosts without systemd have no units")
+    assert not re.search("pg_migration_source_(service|restart_command)", lab.inventory.read_text())
+
+    def look() -> tuple[str, str, int]:
+        unit = ssh(lab, "source", f"systemctl show -P MainPID {UNIT}").stdout.strip()
+        server = psql(lab, "source", "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1); SHOW max_replication_slots").split()
+        return unit, server[0], int(server[1])
+
+    before = look()
+    play(lab, "prepare_source", "-e", "pg_migration_source_margin=20")
+    after = look()
+    assert before[0] == before[1] != after[0] == after[1] and after[2] > before[2]
 
 
 def test_control_node_dies_and_nothing_is_lost(lab: Place, application: subprocess.Popen[str]) -> None:

@@ -55,7 +55,7 @@ def test_parameters_of_the_source_that_the_target_lacks(source, target, target_d
         source.execute("ALTER SYSTEM RESET random_page_cost")
         source.execute("SELECT pg_reload_conf()")
     assert any("random_page_cost is 4 here and was 1.25 on the source" in line for line in lines), lines
-    assert any("ALTER SYSTEM SET random_page_cost = '1.25'" in line for line in lines)
+    assert any("ALTER SYSTEM SET \"random_page_cost\" TO '1.25'" in line for line in lines), lines
 
 
 def test_a_source_that_is_gone_is_no_failure(target, target_database, spec_factory) -> None:
@@ -68,7 +68,8 @@ def test_a_source_that_is_gone_is_no_failure(target, target_database, spec_facto
 
 
 @pytest.mark.parametrize(
-    ("kind", "word"), [("azure_flexible", "ZoneRedundant"), ("aws_aurora", "--multi-az"), ("gcp_cloudsql", "REGIONAL")]
+    ("kind", "word"),
+    [("azure_flexible", "ZoneRedundant"), ("aws_rds", "--multi-az"), ("aws_aurora", "create-db-instance"), ("gcp_cloudsql", "REGIONAL")],
 )
 def test_high_availability_and_size_by_provider(kind, word, target, target_database, spec_factory) -> None:
     """R110, R111: after the migration, with the provider's own command, and that a change of size restarts the server."""

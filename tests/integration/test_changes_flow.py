@@ -116,7 +116,7 @@ def test_choice_of_the_plugin(streaming: Start, spec_factory: t.Callable[..., Mi
     plain = choose_plugin(stream.spec.source, "postgres", "auto")
     assert plain.plugin == "wal2json"
     with pytest.raises(MigrationError):
-        choose_plugin(stream.spec.source, "postgres", "test_decoding")
+        choose_plugin(stream.spec.source, "postgres", "decoderbufs")
     assert source.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm_probe%'")[0][0] == 0
 
 

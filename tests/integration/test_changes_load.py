@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The change stream under concurrent writers and heavy updates, with both plugins."""
+"""The change stream under concurrent writers and heavy updates, with each plugin."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.lsn import parse_lsn
@@ -87,6 +89,31 @@ def test_tables_start_at_their_own_lsn(streaming: Start, plugin: str) -> None:
         conn.execute("UPDATE late SET v = 30; INSERT INTO late VALUES (4, 4)")
         stream.start()
         same(stream)
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_what_the_target_has_is_not_applied_again(streaming: Start, plugin: str) -> None:
+    """Law 3: an applier that begins again reads transactions that are on the target, and in one batch with them some that are not."""
+    stream = streaming(plugin, "CREATE TABLE t (id int PRIMARY KEY, v int)")
+    with stream.app() as conn, stream.there() as there:  # type: ignore[attr-defined]
+        for number in range(5):
+            conn.execute("INSERT INTO t VALUES (%s, 0)", [number])
+        conn.execute("UPDATE t SET v = v + 1; UPDATE t SET id = id + 10 WHERE id < 2")
+        deadline = time.monotonic() + 30  # a marker would end the batch here, also when it is read again
+        while there.execute("SELECT count(*) FROM t WHERE v = 1 AND id > 1").fetchone() != (5,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        there.execute("ALTER TABLE t ADD CONSTRAINT small CHECK (v < 5)")
+        conn.execute("INSERT INTO t VALUES (20, 7)")
+        for thread in stream.threads[1:]:  # the applier
+            thread.join(30)
+        assert [getattr(error, "code", error) for error in stream.errors] == ["PGM4024"]
+        stream.errors.clear()
+        there.execute("ALTER TABLE t DROP CONSTRAINT small")
+        conn.execute("INSERT INTO t VALUES (0, 8)")
+        stream.apply()
+        same(stream)
+        assert stream.reports["fallbacks"] == 0
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""Schemas and histories of transactions that hypothesis makes up, streamed through both plugins: all rows are equal afterwards."""
+"""Schemas and histories of transactions that hypothesis makes up, streamed through each plugin: all rows are equal afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
-from changelab import StreamLab
+from changelab import PLUGINS, StreamLab
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pair import Login
@@ -126,7 +126,7 @@ def run_block(conn: psycopg.Connection[t.Any], schema: t.Sequence[str], mode: st
                 conn.execute(sql, parameters or None)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+@pytest.mark.parametrize("plugin", PLUGINS)
 def test_any_history_arrives(
     source: lab.Server,
     target: lab.Server,

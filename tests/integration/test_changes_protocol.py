@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 import psycopg
@@ -11,8 +12,9 @@ import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.pgoutput import PgoutputDecoder
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
-from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import choose_plugin
+from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import AS_STRING, choose_plugin
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from pair import Login
 
 DDL = """
 CREATE TYPE mood AS ENUM ('sad', 'ok');
@@ -84,13 +86,48 @@ def test_all_versions_of_the_protocol_say_the_same(
     assert "binary" not in choice.options and "streaming" not in choice.options
 
 
-@pytest.mark.parametrize("plugin", ["test_decoding", "decoderbufs"])
+@pytest.mark.parametrize("plugin", ["decoderbufs", "no such plugin"])
 def test_other_plugins_are_refused_by_name(
     source: lab.Server, source_database: str, spec_factory: t.Callable[..., MigrationSpec], plugin: str
 ) -> None:
-    """Their text cannot be read without guessing."""
+    """What nobody here can read is not tried."""
     with pytest.raises(MigrationError) as caught:
         choose_plugin(spec_factory("refused", [source_database]).source, source_database, plugin)
     assert caught.value.code == "PGM1206"
     assert plugin in caught.value.message
-    assert "wal2json" in caught.value.hint and "pgoutput" in caught.value.hint
+    assert all(known in caught.value.hint for known in ("wal2json", "pgoutput", "test_decoding"))
+
+
+@pytest.fixture
+def reader(source: lab.Server) -> t.Iterator[Login]:
+    """A login that may replicate and owns nothing."""
+    login = Login("decoding_reader", "r1")
+    source.execute(f"CREATE ROLE {login.name} LOGIN REPLICATION PASSWORD '{login.password}'")
+    yield login
+    source.execute(f"DROP ROLE {login.name}")
+
+
+def test_auto_takes_test_decoding_last(
+    source: lab.Server, source_database: str, owner: Login, reader: Login, spec_factory: t.Callable[..., MigrationSpec]
+) -> None:
+    """Only where wal2json would lose values and the tables may not be published; the reason says both. Named, it is there for everybody;
+    in a database whose encoding nothing tells it is refused before anything is made."""
+    with source.connect(source_database, owner.name, owner.password) as conn:
+        conn.execute("CREATE TABLE amounts (id int PRIMARY KEY, amount numeric)")
+    mine = spec_factory("auto", [source_database]).source
+    theirs = dataclasses.replace(mine, user=reader.name, password=reader.password)
+    lossless = choose_plugin(mine, source_database, "wal2json").options.get(AS_STRING)
+    found = choose_plugin(theirs, source_database)
+    assert found.plugin == ("wal2json" if lossless else "test_decoding")
+    assert choose_plugin(mine, source_database).plugin == ("wal2json" if lossless else "pgoutput")
+    if not lossless:
+        assert "wal2json would lose values" in found.reason and "pgoutput cannot be used" in found.reason
+    assert choose_plugin(theirs, source_database, "test_decoding").plugin == "test_decoding"
+    source.execute("CREATE DATABASE decoding_latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    try:
+        with pytest.raises(MigrationError) as caught:
+            choose_plugin(mine, "decoding_latin", "test_decoding")
+        assert caught.value.code == "PGM1206" and "LATIN1" in caught.value.message and "pgoutput" in caught.value.hint
+    finally:
+        source.drop_database("decoding_latin")
+    assert source.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm_probe%'")[0][0] == 0

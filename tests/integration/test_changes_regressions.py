@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The regression corpus (:mod:`corpora`) through both plugins."""
+"""The regression corpus (:mod:`corpora`) through each plugin."""
 
 from __future__ import annotations
 

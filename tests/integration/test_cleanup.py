@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -13,14 +14,17 @@ import typing as t
 import psycopg
 import pytest
 import servers as lab
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.pgops.migration.plugins.module_utils._ansible.module import MigrationModule
 from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.fence import make_fence, plan_fence
 from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.watchdog import FenceJournal
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import IllegalTransition
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.catalogue import Catalogue
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import MigrationPaths
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.states import State, Substate
+from ansible_collections.pgops.migration.plugins.modules import pg_cdc_stream
 from host import Host
-from pair import make_target
+from pair import describe, make_target
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +90,26 @@ def test_lost_state(host, source, target, shop, spec_factory) -> None:
     assert traces(source, target, shop) == CLEAN
     assert host.manager.cleanup(spec.source, spec.target) == {"found": [], "removed": [], "kept": []}
     assert target.execute("SELECT count(*) FROM public.item", shop) == [(100,)]
+
+
+def test_cancel_of_a_forgotten_migration(host, source, target, shop, spec_factory, monkeypatch, capsys) -> None:
+    """R107 and the issue's "works when the runtime host's state is lost": the module leaves nothing on the source, and says so once."""
+    options = describe(source, target, "lost-too", [shop])
+    spec = spec_factory("lost-too", [shop])
+    host.manager.start(spec)
+    host.until_waiting(spec.key)
+    os.kill(host.manager.status(spec.key)["service"]["pid"], signal.SIGKILL)
+    host.gone(spec.key)
+    (host.home / "catalogue.db").unlink()
+    shutil.rmtree(host.home / "migrations")
+    monkeypatch.setattr(MigrationModule, "manager", lambda self: host.manager)
+    for changed in (True, False):
+        with patch_module_args({**options, "state": "absent"}), pytest.raises(SystemExit):
+            pg_cdc_stream.main()
+        done = json.loads(capsys.readouterr().out)
+        assert done["changed"] is changed, done
+        assert any("slot" in line for line in done["removed"]) is changed
+        assert traces(source, target, shop)["slots"] == [] and traces(source, target, shop)["publications"] == []
 
 
 def test_what_is_active_stays(host, source, target, shop, spec_factory, tmp_path_factory) -> None:

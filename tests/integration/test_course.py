@@ -63,6 +63,7 @@ def test_online_waits_for_the_user(option: str, before: list[str], host: Host, s
     """R47, R48, R71, R79, R81, R88, R98, R99, R118: the option says whether it is validated; warnings do not stop it; it answers at once,
     and waits for its cutover however near the target is; the record has every state, the certificate the pause and its forecast."""
     spec = spec_factory(f"course-{option.replace('_', '-')}", [shop], option=option)
+    source.execute(f"ALTER DATABASE {shop} CONNECTION LIMIT 50")
     began = time.monotonic()
     started = host.manager.start(spec)
     assert time.monotonic() - began < 10 and started["key"] == spec.key and started["state"] == "InProgress"
@@ -76,7 +77,10 @@ def test_online_waits_for_the_user(option: str, before: list[str], host: Host, s
         host.until(spec.key, lambda now, news=news: now["progress"] != news, "news of the stream")
     assert host.manager.status(spec.key)["state"] == "WaitingForUserAction"
     forecast = host.manager.precheck(spec.key)["forecast_seconds"]
+    limit = f"SELECT datconnlimit FROM pg_database WHERE datname = '{shop}'"
+    assert target.execute(limit) == [(-1,)], "our own sessions must not be counted"
     done = host.cut_over(spec.key)
+    assert target.execute(limit) == [(50,)]
     assert course(done) == [*before, MIGRATING, WAITING, COMPLETING, DONE]
     assert 0 < done["cutover"]["pause_seconds"] < 30 and 0 < forecast < 30 and done["cutover"]["forecast_seconds"] > 0
 
@@ -84,9 +88,14 @@ def test_online_waits_for_the_user(option: str, before: list[str], host: Host, s
 def test_offline_ends_by_itself(host: Host, source, target, shop: str, spec_factory) -> None:
     """R99: copied, proven, Succeeded; nobody has to do anything."""
     spec = spec_factory("course-offline", [shop], mode="offline")
+    source.execute(f"ALTER DATABASE {shop} CONNECTION LIMIT 37 IS_TEMPLATE true")
     host.manager.start(spec)
     status = host.until(spec.key, lambda s: s["state"] == "Succeeded", "Succeeded")
     assert course(status) == [PREREQUISITES, VALIDATING, MIGRATING, COMPLETING, DONE]
+    limits = f"SELECT datconnlimit, datistemplate FROM pg_database WHERE datname = '{shop}'"
+    assert target.execute(limits) == [(37, True)]
+    for server in (source, target):  # a template cannot be dropped
+        server.execute(f"ALTER DATABASE {shop} IS_TEMPLATE false")
 
 
 def test_a_failed_validation_starts_nothing(host: Host, source, target, shop: str, owner, spec_factory) -> None:

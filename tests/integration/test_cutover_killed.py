@@ -11,18 +11,35 @@ import subprocess
 import sys
 import time
 import typing as t
+from pathlib import Path
 
 import pytest
 import servers as lab
 import workload as writers
 from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.watchdog import FenceJournal
-from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import MigrationPaths
+from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import (
+    MigrationPaths,
+    read_json,
+    write_json,
+)
 from cutoverlab import held, lead, prepare_hold, state_of
 from host import Host
 from pair import make_target
 
 PHASES = ("fence", "drain", "complete", "confirm")
 MAX_PAUSE = 8.0
+KILLS = [
+    *(("revoke_connect", phase) for phase in PHASES),
+    *(("locks", phase) for phase in ("fence", "drain", "confirm")),
+    *((fence, phase) for fence in ("read_only", "external") for phase in ("fence", "drain")),
+]
+STOP = """#!/bin/sh
+# nobody finds the source any more, and who is there is shown out
+touch {began}
+sleep 1
+echo host=/nowhere > {dsn}.new && mv {dsn}.new {dsn}
+exec {psql} -qAt -d "{admin}" -c "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'shop writer%'"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +68,17 @@ def writable_again(application: writers.Workload, source: lab.Server, since: flo
     assert time.monotonic() - since < MAX_PAUSE + 4
 
 
-def until_lifted(journal: FenceJournal) -> None:
+def until_guarded(host: Host, key: str, journal: FenceJournal) -> None:
+    """The fence is announced and its watchdog runs. A kill between the two finds a source that nothing was done to."""
+    limit = time.monotonic() + 30
+    while journal.state() != "fenced" or not host.watchdogs(key):
+        assert time.monotonic() < limit, journal.state()
+        time.sleep(0.001)
+
+
+def until_lifted(journal: FenceJournal, seconds: float = MAX_PAUSE + 4) -> None:
     """The writers may not even have felt the fence yet when they are asked."""
-    limit = time.monotonic() + MAX_PAUSE + 4
+    limit = time.monotonic() + seconds
     while journal.state() != "lifted":
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -69,12 +94,21 @@ def finish(host: Host, spec: t.Any, application: writers.Workload, target: lab.S
     assert account.good, account
 
 
-@pytest.mark.parametrize(
-    ("fence", "phase"), [*(("revoke_connect", phase) for phase in PHASES), ("locks", "fence"), ("locks", "complete"), ("locks", "confirm")]
-)
+def commands(folder: Path, source: lab.Server, database: str) -> dict[str, list[str]]:
+    """What stops the writers of ``application`` from outside, and what lets them go on at the source."""
+    stop, here = folder / "stop", folder / "here"
+    stop.write_text(STOP.format(began=folder / "began", dsn=folder / "dsn", psql=source.bindir / "psql", admin=source.dsn(database)))
+    stop.chmod(0o700)
+    here.write_text((folder / "dsn").read_text())
+    return {"fence_command": [str(stop)], "unfence_command": ["cp", str(here), str(folder / "dsn")]}
+
+
+@pytest.mark.parametrize(("fence", "phase"), KILLS)
 def test_service_killed(fence, phase, host, source, target, application, source_database, spec_factory, tmp_path) -> None:
     """The watchdog opens the source, at once and by itself; played again, the migration goes on."""
     options = {"fence": fence, "max_latency": 60, "max_pause": MAX_PAUSE, "release": lead(tmp_path, target, source_database)}
+    if fence == "external":
+        options.update(commands(tmp_path, source, source_database))
     spec = spec_factory(f"killed-{phase}", [source_database], cutover=options)
     before = state_of(source, source_database)
     with application:
@@ -83,7 +117,8 @@ def test_service_killed(fence, phase, host, source, target, application, source_
         journal = FenceJournal(MigrationPaths(host.home, spec.key).fence)
         if phase == "fence":
             host.manager.request_cutover(spec.key)
-            while journal.state() != "fenced":
+            until_guarded(host, spec.key, journal)
+            while fence == "external" and not (tmp_path / "began").exists():
                 time.sleep(0.001)
             host.kill(spec.key)
         else:
@@ -150,3 +185,32 @@ def test_playbook_killed(phase, host, source, target, application, source_databa
         application.wait_acknowledged(10, port=target.port)
     account = writers.check(target.dsn(source_database), application.folder)
     assert account.good, account
+
+
+def test_host_restarted_in_the_fence(host, source, target, application, source_database, spec_factory, tmp_path) -> None:
+    """The runtime host goes down in a cutover and comes back with a new clock, by which the deadline is far ahead, and the target is not
+    there yet: its unit opens the source first, waits for the target, and goes on."""
+    spec = spec_factory("reboot", [source_database], cutover={"max_latency": 60, "release": lead(tmp_path, target, source_database)})
+    before = state_of(source, source_database)
+    with application:
+        host.manager.start(spec)
+        host.until_waiting(spec.key)
+        paths = MigrationPaths(host.home, spec.key)
+        journal = FenceJournal(paths.fence)
+        with held(host, spec.key, target, source_database, "complete"):
+            for pid in (*host.watchdogs(spec.key), host.manager.status(spec.key)["service"]["pid"]):
+                os.kill(pid, signal.SIGKILL)
+        host.gone(spec.key)
+        assert journal.state() == "fenced"
+        write_json(paths.fence, {**read_json(paths.fence), "deadline": time.monotonic() + 1e6})
+        target.stop("immediate")
+        unit = subprocess.Popen([sys.executable, str(paths.engine), "serve", "--home", str(host.home), "--migration", spec.key])
+        try:
+            until_lifted(journal, 60)
+            writable_again(application, source, time.monotonic())
+            assert state_of(source, source_database) == before
+            target.start()
+            finish(host, spec, application, target, source_database)
+        finally:
+            unit.terminate()
+            unit.wait(60)

@@ -59,6 +59,20 @@ def test_forecast_and_refusals(host, source, owner, target, shop, spec_factory) 
     error = refused()
     assert error["code"] == "PGM5005" and "owner" in error["message"]
     source.execute(f"ALTER DATABASE {shop} OWNER TO {owner.name}")
+    with contextlib.closing(source.connect(shop, user=owner.name, password=owner.password)) as conn:
+        conn.execute("BEGIN; INSERT INTO public.item (at) VALUES (now()); PREPARE TRANSACTION 'left over'")
+        error = refused()
+        assert error["code"] == "PGM5005" and "left over" in error["message"]
+        conn.execute("ROLLBACK PREPARED 'left over'")
+    for valid in (False, True):
+        target.execute(f"UPDATE pg_index SET indisvalid = {valid} WHERE indexrelid = 'public.item_pkey'::regclass", shop)
+        if not valid:
+            error = refused()
+            assert error["code"] == "PGM5005" and "item_pkey" in error["message"]
+    target.execute("CREATE TABLE public.fresh AS SELECT 1 AS one", shop)
+    (statistics,) = [check for check in host.manager.precheck(spec.key)["checks"] if check["name"] == "statistics"]
+    assert statistics["severity"] == "Warning" and "ANALYZE" in statistics["hint"]
+    target.execute("DROP TABLE public.fresh", shop)
     told = host.manager.precheck(spec.key)
     assert told["refused"] is None and 0 < told["forecast_seconds"] < 10
     assert {check["name"] for check in told["checks"]} >= {"transactions", "prepared transactions", "indexes", "statistics"}

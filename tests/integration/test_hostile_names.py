@@ -30,7 +30,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput", "test_decoding"])
 def test_whole_migration(plugin: str, host: Host, source, target, database_factory, spec_factory) -> None:
     """Database, role, schema, tables, columns, index, constraint, sequence, enum, trigger and function: copied, streamed, cut over, equal,
     verified and cleaned up."""
@@ -49,7 +49,7 @@ def test_whole_migration(plugin: str, host: Host, source, target, database_facto
                 conn.execute(f"GRANT SELECT ON {table} TO {role}".encode())
                 conn.execute(f"INSERT INTO {table} SELECT 'k'||g, g, g FROM generate_series(1, 300) g".encode())
             conn.execute(f"ALTER TABLE {tables[1]} REPLICA IDENTITY FULL".encode())
-        spec = spec_factory(f"hostile-{plugin}", [database], changes={"plugin": plugin})
+        spec = spec_factory(f"hostile-{plugin.replace('_', '-')}", [database], changes={"plugin": plugin})
         host.manager.start(spec)
         host.until_waiting(spec.key)
         with source.connect(database) as conn:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import typing as t
 
 import psycopg
@@ -45,3 +46,17 @@ def test_crash_and_start() -> None:
     assert server.execute("SELECT count(*) FROM kept") == [(0,)]
     server.drop()
     assert not server.folder.exists()
+
+
+def test_sweep_ends_no_process_of_others() -> None:
+    """What a dead run has left goes; a process that has got the number of its server since is not ended."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    folder = lab.base_folder() / f"{lab.PREFIX}{gone.pid}-test"
+    data = folder / "source" / "data"
+    data.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (data / "postmaster.pid").write_text(f"{other.pid}\n")
+        lab.sweep()
+        assert other.poll() is None and not folder.exists()
+        other.kill()

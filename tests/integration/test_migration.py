@@ -125,7 +125,7 @@ def test_offline(host, source, target, shop, spec_factory) -> None:
     assert host.manager.start(spec)["state"] == "Succeeded"
 
 
-@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput", "test_decoding"])
 def test_online_under_writers(plugin, host, source, target, owner, shop, spec_factory) -> None:
     """Writers never stop until the fence; afterwards every row is equal, the sum is kept and no acknowledged transfer is missing."""
     database = shop()
@@ -141,7 +141,7 @@ def test_online_under_writers(plugin, host, source, target, owner, shop, spec_fa
     assert ours_on_source(source) == []
 
 
-@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput", "test_decoding"])
 def test_exact_under_eight_writers(plugin, host, source, target, owner, source_database, spec_factory, tmp_path) -> None:
     """Interleaved long and short transactions, savepoints, moved and reused keys, TRUNCATE of two tables, COPY, unchanged TOAST, rows
     without a key, during the whole migration: every row equal, the sum kept, no acknowledged commit missing (law 1 to 7)."""

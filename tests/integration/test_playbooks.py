@@ -69,6 +69,7 @@ def footprint(source: t.Any, target: t.Any) -> t.Any:
 def test_check_then_real_then_again(plays, source, target, shop, tmp_path) -> None:
     """``--check --diff`` changes nothing and prints the plan; the real run ends equal; played again: ``changed=0``."""
     one = plays("shop-2026")
+    source.execute("CREATE PUBLICATION theirs", shop)
     before = footprint(source, target)
     check = one.play("migrate", "--check", "--diff").fine()
     assert footprint(source, target) == before and "shop-2026" in check.text
@@ -79,7 +80,10 @@ def test_check_then_real_then_again(plays, source, target, shop, tmp_path) -> No
     assert "No migrations yet" in one.play("status").fine().text
     first = one.play("migrate").fine()
     assert first.changed > 0 and "WaitingForCutoverTrigger" in first.text
-    assert one.play("migrate").fine().changed == 0
+    second = one.play("migrate").fine()
+    assert second.changed == 0
+    for run in (first, second):
+        assert f"{shop}: Publication theirs was left out" in run.text.partition("Show what the copy left out or adapted")[2]
     status = one.play("status").fine()
     for column in (
         "Name",
@@ -94,6 +98,8 @@ def test_check_then_real_then_again(plays, source, target, shop, tmp_path) -> No
     ):
         assert column in status.text
     assert status.changed == 0
+    none = one.play("status", "-e", json.dumps({"pg_migration_run_states": ["Failed", "Cancelled"]})).fine()
+    assert "No migration is Failed or Canceled." in none.text
     reports = {form: str(tmp_path / f"shop.{form}") for form in ("html", "prometheus", "json")}
     wanted = ["-e", json.dumps({"pg_migration_run_reports": reports})]
     assert one.play("status", "--check", *wanted).fine().changed == 1 and not (tmp_path / "shop.html").exists()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import typing as t
@@ -17,11 +19,16 @@ import pytest
 import servers as lab
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.module import MigrationModule
+from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.watchdog import FenceJournal
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import (
     IllegalTransition,
     MigrationError,
-    ServiceError,
     SpecificationError,
+)
+from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import (
+    MigrationPaths,
+    read_json,
+    write_json,
 )
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import validate
@@ -64,6 +71,19 @@ def shop(source: lab.Server, owner: Login, source_database: str) -> str:
     with source.connect(source_database, user=owner.name, password=owner.password) as conn:
         conn.execute(DDL)
     return source_database
+
+
+TASK = """
+import json, sys
+from pathlib import Path
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.pgops.migration.plugins.module_utils._ansible.module import MigrationModule
+from ansible_collections.pgops.migration.plugins.module_utils._engine.service.manager import Manager
+from ansible_collections.pgops.migration.plugins.modules import pg_cutover
+MigrationModule.manager = lambda self: Manager(Path(sys.argv[1]), supervisor="process", python=sys.executable)
+with patch_module_args(json.load(sys.stdin)):
+    pg_cutover.main()
+"""
 
 
 class Writers:
@@ -132,13 +152,14 @@ def ours(server: lab.Server, database: str) -> list[t.Any]:
 
 
 def switched(host: Host, spec: MigrationSpec) -> MigrationSpec:
-    """Cut ``spec`` over and have the source follow; the way back."""
+    """Cut ``spec`` over; the way back, which the source follows by."""
     run_whole(host, spec)
-    assert host.manager.start_way_back(spec)
-    return host.manager.way_back(spec)
+    back = host.manager.way_back(spec)
+    host.until_waiting(back.key)
+    return back
 
 
-@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput", "test_decoding"])
 def test_back_under_load(plugin: str, host: Host, source, target, owner: Login, shop: str, spec_factory, tmp_path) -> None:
     """Writers go to the target at the cutover and back to the source at the rollback; no commit is lost in either direction, the pause is
     told, and nothing of ours is left; both may be asked for again."""
@@ -150,9 +171,9 @@ def test_back_under_load(plugin: str, host: Host, source, target, owner: Login, 
         writers.until(source, 50)
         status = host.cut_over(spec.key)
         assert "1 ways back" in str(status["cutover"]["phases"])
-        assert status["way_back"]["state"] == "prepared" and "way back" in status["summary"]
+        assert status["way_back"]["running"] and "way back" in status["summary"]
         writers.until(target, 50)
-        assert host.manager.start_way_back(spec) and not host.manager.start_way_back(spec)
+        assert not host.manager.start_way_back(spec)
         back = host.manager.way_back(spec)
         assert host.until_waiting(back.key)["plugin"][shop]["plugin"] == plugin
         told = host.manager.status(spec.key)["way_back"]
@@ -189,7 +210,6 @@ def test_killed_on_the_way(host: Host, source, target, owner: Login, shop: str, 
         host.until_waiting(spec.key)
         writers.until(source, 20)
         host.cut_over(spec.key)
-        host.manager.start_way_back(spec)
         back = host.manager.way_back(spec)
         host.until_waiting(back.key)
         host.kill(back.key)
@@ -210,12 +230,92 @@ def test_killed_on_the_way(host: Host, source, target, owner: Login, shop: str, 
         assert all(set(acknowledged) <= there for acknowledged in writers.acknowledged.values())
 
 
+def test_host_restarted_in_the_rollback(host: Host, source, target, owner: Login, shop: str, spec_factory, tmp_path) -> None:
+    """Service and watchdog are gone with their host: the unit of the migration, which is over, becomes the service of its way back and
+    opens the target, whatever the journal says of the deadline; another rollback ends well."""
+    writers = Writers(tmp_path, source, target, shop, owner.password)
+    prepare_hold(source, shop)
+    spec = spec_factory("reboot", [shop], rollback="prepared", changes={"plugin": "pgoutput"}, cutover=writers.hooks)
+    with writers:
+        host.manager.start(spec)
+        host.until_waiting(spec.key)
+        host.cut_over(spec.key)
+        back = host.manager.way_back(spec)
+        host.until_waiting(back.key)
+        paths = MigrationPaths(host.home, back.key)
+        with held(host, back.key, source, shop, "complete"):
+            for pid in (*host.watchdogs(back.key), host.manager.status(back.key)["service"]["pid"]):
+                os.kill(pid, signal.SIGKILL)
+        host.gone(back.key)
+        assert FenceJournal(paths.fence).state() == "fenced"
+        write_json(paths.fence, {**read_json(paths.fence), "deadline": time.monotonic() + 1e6})
+        unit = subprocess.Popen([sys.executable, str(paths.engine), "serve", "--home", str(host.home), "--migration", spec.key])
+        try:
+            writers.until(target, 20)
+            host.until_waiting(back.key)
+            host.cut_over(back.key)
+            writers.until(source, 20)
+        finally:
+            unit.terminate()
+            unit.wait(60)
+    with source.connect(shop) as conn:
+        there = {row[0] for row in conn.execute("SELECT id FROM public.entry")}
+        assert all(set(acknowledged) <= there for acknowledged in writers.acknowledged.values())
+
+
+def test_nobody_has_to_ask_for_it(host: Host, source, target, shop: str, spec_factory) -> None:
+    """The task that asked for the cutover is killed right after the release: without any further play the source follows the target. A
+    service that was killed and is started again by whoever watches over it goes on with the way back."""
+    spec = spec_factory("alone", [shop], rollback="prepared", changes={"plugin": "pgoutput"})
+    given = {**describe(source, target, "alone", [shop], rollback="prepared", changes={"plugin": "pgoutput"}), "state": "switched"}
+    host.manager.start(spec)
+    host.until_waiting(spec.key)
+    journal = FenceJournal(MigrationPaths(host.home, spec.key).fence)
+    task = subprocess.Popen(
+        [sys.executable, "-c", TASK, str(host.home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    try:
+        task.stdin.write(json.dumps(given).encode())
+        task.stdin.close()
+        limit = time.monotonic() + 90
+        while journal.state() != "released":
+            assert time.monotonic() < limit and task.poll() is None, host.log(spec.key)
+            time.sleep(0.005)
+    finally:
+        task.kill()
+        task.wait()
+    back = host.manager.way_back(spec)
+
+    def follows(number: int) -> None:
+        limit = time.monotonic() + 90
+        with target.connect(shop) as conn:
+            conn.execute("INSERT INTO public.account VALUES (%s, 1)", [number])
+        with source.connect(shop) as conn:
+            while conn.execute("SELECT FROM public.account WHERE id = %s", [number]).fetchone() is None:
+                assert time.monotonic() < limit, host.log(back.key)
+                time.sleep(0.05)
+
+    follows(1001)
+    assert host.manager.status(spec.key)["state"] == "Succeeded" and not host.manager.status(spec.key)["service"]["running"]
+    before = host.manager.status(spec.key)["progress"]
+    host.kill(back.key)
+    assert "play cutover again" in host.manager.status(spec.key)["summary"]
+    engine = str(MigrationPaths(host.home, spec.key).engine)
+    subprocess.Popen([sys.executable, engine, "serve", "--home", str(host.home), "--migration", spec.key], start_new_session=True)
+    follows(1002)
+    assert host.manager.status(spec.key)["progress"] == before and host.manager.status(back.key)["service"]["running"]
+    host.manager.end_way_back(spec)
+    assert ours(source, shop) == [] and ours(target, shop) == []
+
+
 def test_finish(host: Host, source, target, owner: Login, shop: str, spec_factory, monkeypatch, capsys) -> None:
     """Given up: nothing of ours is left on either server, the source stays closed and keeps its database, a rollback is refused."""
     options = {"rollback": "prepared", "changes": {"plugin": "pgoutput"}}
     spec = spec_factory("finish", [shop], **options)
-    back = switched(host, spec)
-    host.until_waiting(back.key)
+    switched(host, spec)
     assert ours(source, shop) and ours(target, shop)
     monkeypatch.setattr(MigrationModule, "manager", lambda self: host.manager)
 
@@ -263,7 +363,6 @@ def test_cleanup_and_drop_never_touch_the_source(host: Host, source, target, sho
     """Whatever is asked for, the database that a way back leads to is not ours to drop."""
     spec = spec_factory("spare", [shop], rollback="prepared", changes={"plugin": "pgoutput"})
     back = switched(host, spec)
-    host.until_waiting(back.key)
     kept = host.manager.cleanup(back.source, back.target, drop_target=True)["kept"]
     assert any("cancel it first" in line for line in kept)
     assert host.manager.cancel(back.key, drop_target=True)["canceled"]["dropped"] == []
@@ -287,14 +386,15 @@ def test_what_it_needs(host: Host, source, target, shop: str, spec_factory) -> N
     with pytest.raises(MigrationError, match="way back") as caught:
         host.manager.request_cutover(spec.key, {})
     assert "REPLICATION" in caught.value.hint
-    codes = {one.code for one in validate(spec, only=["PGM2216"]).findings if one.severity == "Failed"}
-    assert codes == {"PGM2216"}
-    target.execute("ALTER ROLE admin REPLICATION")
+    target.execute("REVOKE pg_signal_backend FROM admin")
+    failed = [one for one in validate(spec, only=["PGM2216"]).findings if one.severity == "Failed"]
+    assert {one.code for one in failed} == {"PGM2216"} and all("on the target" in one.message for one in failed) and len(failed) == 2
+    with pytest.raises(MigrationError, match="on the target"):
+        host.manager.request_cutover(spec.key, {})
+    target.execute("ALTER ROLE admin REPLICATION; GRANT pg_signal_backend TO admin")
     assert validate(spec, only=["PGM2216"]).passed
     host.cut_over(spec.key)
-    assert host.manager.end_way_back(spec)["removed"]
-    with pytest.raises(ServiceError, match="no way back"):
-        host.manager.start_way_back(spec)
+    assert host.manager.end_way_back(spec)["removed"] and not host.manager.start_way_back(spec)
 
 
 def test_given_back_takes_it_back(host: Host, source, target, owner: Login, shop: str, spec_factory) -> None:
@@ -310,6 +410,7 @@ def test_given_back_takes_it_back(host: Host, source, target, owner: Login, shop
     with source.connect(shop, owner.name, owner.password) as conn:
         assert conn.execute("SELECT to_regnamespace('pgm_migration')").fetchone() == (None,)
     assert target.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm%'") == [(0,)]
+    host.until_waiting(spec.key)
     host.cut_over(spec.key)
-    assert host.manager.start_way_back(spec)
+    host.until_waiting(host.manager.way_back(spec).key)
     host.manager.end_way_back(spec)

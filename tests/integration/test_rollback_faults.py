@@ -79,7 +79,6 @@ def test_the_guard_has_dropped_its_slot(host: Host, source, target, shop: str, s
     options = {"rollback": "prepared", "changes": {"plugin": "pgoutput", "max_retained_wal_bytes": LIMIT}}
     spec = spec_factory("guard", [shop], **options)
     run_whole(host, spec)
-    assert host.manager.start_way_back(spec)
     back = host.manager.way_back(spec)
     host.until_waiting(back.key)
 
@@ -120,7 +119,6 @@ def test_the_host_has_forgotten_it(host: Host, source, target, shop: str, spec_f
     options = {"rollback": "prepared", "changes": {"plugin": "pgoutput"}}
     spec = spec_factory("forgotten", [shop], **options)
     run_whole(host, spec)
-    assert host.manager.start_way_back(spec)
     back = host.manager.way_back(spec)
     host.until_waiting(back.key)
     host.kill(back.key)
@@ -140,7 +138,6 @@ def test_cleanup_by_name(host: Host, source, target, shop: str, spec_factory) ->
     """A way back that has failed goes with the migration whose name is cleaned up, and is over; that of another one stays."""
     spec = spec_factory("named", [shop], rollback="prepared", changes={"plugin": "pgoutput"})
     run_whole(host, spec)
-    assert host.manager.start_way_back(spec)
     back = host.manager.way_back(spec)
     host.until_waiting(back.key)
     kept = host.manager.cleanup(spec.source, spec.target, name="named")["kept"]
@@ -165,7 +162,6 @@ def test_what_no_stream_carries(host: Host, source, target, owner: Login, shop: 
         conn.execute("SELECT lo_from_bytea(424242, 'before')")
     spec = spec_factory("apart", [shop], rollback="prepared", changes={"plugin": "pgoutput"})
     run_whole(host, spec)
-    assert host.manager.start_way_back(spec)
     back = host.manager.way_back(spec)
     host.until_waiting(back.key)
     with target.connect(shop) as conn:

@@ -18,6 +18,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.service.ch
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import basecopy
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
 from copylab import Held, assert_equal, chunked, copy, fill, ledger, secrets
+from proxies import Swallower
 
 REPAIRS = {
     "small": "INSERT INTO small SELECT generate_series(1, 10)",
@@ -164,3 +165,23 @@ def test_lost_target_in_the_copy(how, source, source_database, spec_factory, mem
     finally:
         over.set()
         own.drop()
+
+
+def test_commit_that_is_not_answered(source, target, source_database, spec_factory, members, tmp_path, owner) -> None:
+    """The target has committed and the relay does not know: what is marked is done, in a table of many chunks as in a small one, and not
+    copied again."""
+    fill(source, source_database, owner)
+    proxy = Swallower(target.host, target.port, "COMMIT", " relay")
+    base = chunked(spec_factory, source_database, "unanswered", chunk_bytes=512 << 10)
+    ends = secrets(base)
+    ends["target"]["port"] = proxy.port
+    spec = type(base).from_dict({**base.public(), **ends})
+    prepare_target(spec, source_database)
+    result = copy(spec, source_database, tmp_path, Held(source, source_database))
+    chunks = {table["table"]: table["chunks"] for table in result["tables"]}
+    assert chunks["public.big"] > 1 and chunks["public.small"] == 1
+    assert proxy.swallowed >= sum(chunks.values()), "some were answered"
+    assert {table["table"]: table["rows"] for table in result["tables"]} == {"public.big": 8000, "public.bigger": 8000, "public.small": 10}
+    inserted = target.execute("SELECT sum(n_tup_ins) FROM pg_stat_user_tables WHERE schemaname = 'public'", source_database)
+    assert inserted == [(16010,)], "what was there was copied again"
+    assert_equal(source, target, source_database)

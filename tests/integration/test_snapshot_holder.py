@@ -59,6 +59,24 @@ def loaded(source: lab.Server, owner: t.Any, source_database: str) -> str:
     return source_database
 
 
+MANY = 30
+"""Further tables of two indexes each, the second of which takes its time."""
+
+
+@pytest.fixture
+def with_many(source: lab.Server, owner: t.Any, loaded: str) -> str:
+    """The same with :data:`MANY` small tables, which are copied first: 33 tables, 65 indexes."""
+    with source.connect(loaded, owner.name, owner.password) as conn:
+        conn.execute(
+            "CREATE FUNCTION slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_catalog.pg_sleep(0.004); RETURN $1; END'"
+        )
+        for number in range(MANY):
+            conn.execute(f"CREATE TABLE t{number} (id int PRIMARY KEY, k int, filler text)".encode())
+            conn.execute(f"INSERT INTO t{number} SELECT i, i, repeat('x', 1000) FROM generate_series(1, 10) i".encode())
+            conn.execute(f"CREATE INDEX ON t{number} (public.slow(k))".encode())
+    return loaded
+
+
 def copying(database: str, chunks: int = 1) -> t.Callable[[dict[str, t.Any]], bool]:
     """Have so many chunks been copied?"""
     return lambda status: bool((status["progress"].get(database) or {}).get("chunks_done", 0) >= chunks)
@@ -89,16 +107,29 @@ def until(condition: t.Callable[[], t.Any], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def test_killed_twenty_times_in_one_copy(host, source, target, loaded, spec_factory) -> None:
-    """SIGKILL of the service at 20 random moments: every chunk is of the one snapshot, less than a tenth of the bytes is copied twice,
-    and the end is equal. Rows of transactions that were broken off count in the target's statistics, so nothing is overlooked."""
+def building(target: lab.Server, database: str) -> bool:
+    """Is an index being built on the target at this moment?"""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND application_name LIKE 'pgops%% index'"
+    with target.connect() as conn:
+        row = conn.execute(query, [database]).fetchone()
+    return bool(row and row[0])
+
+
+def test_killed_twenty_times_in_one_copy(host, source, target, with_many, spec_factory) -> None:
+    """SIGKILL of the service, in three builds of indexes and at 17 random moments: every chunk is of the one snapshot, less than a tenth of
+    the bytes is copied twice, and the end is equal. Rows of transactions that were broken off count in the target's statistics, so nothing
+    is overlooked."""
+    loaded = with_many
     spec = spec_factory("often", [loaded], option="migrate", copy=SLOW)
     moments = random.Random(4)
     host.manager.start(spec)
     host.until(spec.key, copying(loaded), "the first chunk")
     before = facts(host, spec.key, loaded)
-    kills = 0
+    kills = in_builds = 0
     while kills < 20:
+        if kills < 3:  # what is broken off has to be built again in the next life
+            host.until(spec.key, lambda s: building(target, loaded), "an index build")
+        in_builds += building(target, loaded)
         host.kill(spec.key)
         kills += 1
         host.manager.start(spec)
@@ -108,14 +139,15 @@ def test_killed_twenty_times_in_one_copy(host, source, target, loaded, spec_fact
         if status["state"] == "WaitingForUserAction":
             break
     assert kills >= 20, f"the copy was over after {kills}; make it slower"
+    assert in_builds >= 2, "the kills came too late"
     assert facts(host, spec.key, loaded) in (before, None), "it went on under another snapshot"
     host.until_waiting(spec.key)
     lsns = start_lsns(target, loaded)
     assert {lsn for found in lsns.values() for lsn in found} == {next(iter(lsns['"public"."big"']))}
     until(lambda: not target.execute("SELECT FROM pg_stat_activity WHERE application_name LIKE '%relay%'"))
-    inserted = int(target.execute("SELECT sum(n_tup_ins) FROM pg_stat_user_tables WHERE relname IN ('big', 'other')", loaded)[0][0])
-    again = inserted / (2 * ROWS) - 1
-    print(f"copied again: {again:.1%}")
+    inserted = int(target.execute("SELECT sum(n_tup_ins) FROM pg_stat_user_tables WHERE schemaname = 'public'", loaded)[0][0])
+    again = inserted / (2 * ROWS + 10 + 10 * MANY) - 1
+    print(f"copied again: {again:.1%}; {in_builds} kills in builds")
     assert 0 <= again < 0.1
     assert host.holders(spec.key) == [], "the snapshot is given back when the last row is copied"
     host.cut_over(spec.key)

@@ -127,7 +127,7 @@ def test_unlogged_tables_may_stay_empty(source, target, owner, source_database, 
     """They are named, indexed, and no difference of the verification."""
     with source.connect(source_database, owner.name, owner.password) as conn:
         conn.execute(UNLOGGED)
-    spec = spec_factory("empty", [source_database], copy={"unlogged_tables": "empty"})
+    spec = spec_factory("empty", [source_database], mode="offline", copy={"unlogged_tables": "empty"})
     prepare_target(spec, source_database)
     result = copy(spec, source_database, tmp_path, Held(source, source_database))
     assert any("public.cache, public.emptied, public.item" in note for note in result["notes"]), result["notes"]

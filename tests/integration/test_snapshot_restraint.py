@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import servers as lab
+from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CopyError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres import session
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import basecopy
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import basecopy, tables, units
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.restraint import Restraint, no_pressure
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
 from copylab import Held, assert_equal, copy, fill
@@ -203,6 +204,68 @@ def test_locks_of_others_are_not_waited_for_in_one_go(source, target, source_dat
             running.until(asked_twice, "a second attempt")
             locker.execute("COMMIT")
             running.until(lambda: running.result, "the end")
+    assert_equal(source, target, source_database)
+
+
+@contextlib.contextmanager
+def locked(connect: t.Any, database: str, login: t.Any, table: str, **limits: float) -> t.Iterator[t.Any]:
+    """From when the plan is made a session of its own has locked ``table``, until it says COMMIT; the copy knows it after a short while."""
+    with connect(database, login.name, login.password) as locker, pytest.MonkeyPatch.context() as patch:
+        original = basecopy.TableCopy.run
+
+        def lock(self: t.Any, *words: t.Any) -> t.Any:
+            if not locker.info.transaction_status:
+                locker.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+            return original(self, *words)
+
+        patch.setattr(basecopy.TableCopy, "run", lock)
+        patch.setitem(session.PINNED, "lock_timeout", "300ms")
+        patch.setattr(tables, "BRIEF", 0.2)
+        patch.setattr(units, "LOCK_PAUSE", 0.2)
+        for name, value in limits.items():
+            patch.setattr(tables, name, value)
+        yield locker
+
+
+@pytest.mark.parametrize("table", ["bigger", "small"])
+def test_a_locked_table_is_copied_after_the_others(table, source, target, source_database, spec_factory, members, tmp_path, owner) -> None:
+    """Whether it is cut into chunks or in a bundle with others: they are complete while it waits, and it is said whom for."""
+    fill(source, source_database, owner)
+    wide(source, source_database, owner, 50)
+    spec = spec_factory("locked", [source_database], copy=CHUNKS)
+    prepare_target(spec, source_database)
+    with (
+        locked(source.connect, source_database, owner, table) as locker,
+        copying(spec, source_database, tmp_path, Held(source, source_database)) as running,
+    ):
+        running.until(lambda: running.figures.get("tables_complete") == 3 and running.figures.get("locked"), "the others")
+        whom = running.figures["locked"][f"public.{table}"]
+        assert f"pid {locker.info.backend_pid} of app (BEGIN; LOCK TABLE {table}" in whom and whom.endswith("on the source")
+        assert whom in running.figures["message"] and not running.result
+        locker.execute("COMMIT")
+        running.until(lambda: running.result, "the end")
+    assert running.figures["locked"] == {} and running.figures["message"] == ""
+    assert sum(f"public.{table} was locked by" in note for note in running.result["notes"]) == 1
+    assert_equal(source, target, source_database)
+
+
+def test_a_table_that_stays_locked_ends_the_copy_at_last(source, target, source_database, spec_factory, members, tmp_path, owner) -> None:
+    """After the named limit, with nothing else left: the error names table and holder, and the next run copies that table alone. The lock
+    may as well be on the target."""
+    fill(source, source_database, owner)
+    spec = spec_factory("stays-locked", [source_database], copy={**CHUNKS, "chunk_bytes": 1 << 30})
+    prepare_target(spec, source_database)
+    held = Held(source, source_database)
+    with locked(
+        target.connect, source_database, Login("postgres", target.superuser_password), "public.bigger", LOCKED_SECONDS=1.0
+    ) as locker:
+        with pytest.raises(CopyError) as caught:
+            copy(spec, source_database, tmp_path, held)
+        assert caught.value.code == "PGM3021" and caught.value.details["table"] == "public.bigger"
+        assert f"pid {locker.info.backend_pid} " in str(caught.value) and "on the target" in str(caught.value)
+        locker.execute("COMMIT")
+    result = copy(spec, source_database, tmp_path, held)
+    assert [item["table"] for item in result["tables"]] == ["public.bigger"]
     assert_equal(source, target, source_database)
 
 

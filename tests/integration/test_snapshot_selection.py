@@ -9,7 +9,9 @@ import typing as t
 import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CopyError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.sequences import MARGIN
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
+from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import validate
 from copylab import Held, copy
 from host import Host
 from pair import PASSWORDS, make_target
@@ -74,7 +76,7 @@ def test_exclude_a_schema_and_some_tables(source, target, shop, spec_factory, tm
     keys = "SELECT conname FROM pg_constraint WHERE contype = 'f' AND conparentid = 0"
     assert target.execute(keys, shop) == [("invoice_customer_fkey",)]
     assert target.execute("SELECT count(*), max(obj_description('sales.customer'::regclass)) FROM sales.customer", shop) == [(2, "stays")]
-    assert target.execute("SELECT last_value FROM sales.customer_id_seq", shop) == [(2,)]
+    assert target.execute("SELECT last_value FROM sales.customer_id_seq", shop) == [(2 + MARGIN,)], "ahead until the cutover"
 
 
 def test_tables_by_pattern_bring_their_partitions(source, target, shop, spec_factory, tmp_path) -> None:
@@ -97,14 +99,79 @@ def test_nothing_chosen_is_refused(source, target, shop, spec_factory, tmp_path)
     assert caught.value.code == "PGM3016"
 
 
+CLOSED = """
+CREATE TABLE audit.trail (at timestamptz, who text); INSERT INTO audit.trail VALUES (now(), 'x');
+CREATE SEQUENCE audit.trail_seq; CREATE TABLE audit.odd (n double precision DEFAULT 'NaN', id serial);
+ALTER TABLE audit.log ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; ALTER TABLE sales.tmp_load DROP CONSTRAINT tmp_load_pkey CASCADE;
+CREATE TRIGGER always AFTER INSERT ON audit.trail FOR EACH ROW EXECUTE FUNCTION audit.note();
+ALTER TABLE audit.trail ENABLE ALWAYS TRIGGER always; INSERT INTO audit.odd DEFAULT VALUES;
+"""
+"""What stands in the way of a migration of everything, all of it in ``audit`` and ``sales.tmp_load``."""
+
+OF_OTHERS = """
+CREATE ROLE auditor; CREATE SCHEMA IF NOT EXISTS audit; ALTER SCHEMA audit OWNER TO auditor;
+ALTER TABLE audit.trail OWNER TO auditor; ALTER TABLE audit.log OWNER TO auditor; ALTER SEQUENCE audit.trail_seq OWNER TO auditor;
+CREATE FUNCTION audit.plus(int, int) RETURNS int LANGUAGE internal AS 'int4pl'; CREATE UNLOGGED TABLE audit.cache (i int);
+REVOKE pg_read_all_data FROM migrator
+"""
+
+
+@pytest.fixture
+def closed(source: lab.Server, shop: str, owner: t.Any) -> t.Iterator[str]:
+    """The database with a schema and a table that can neither be read nor streamed."""
+    with source.connect(shop, owner.name, owner.password) as conn:
+        conn.execute(CLOSED)
+    source.execute(OF_OTHERS, shop)
+    yield shop
+    source.execute("DROP OWNED BY auditor CASCADE; GRANT pg_read_all_data TO migrator", shop)
+    source.execute("DROP ROLE auditor")
+
+
+LOOKED_INTO = {"PGM2203", "PGM2205", "PGM2207", "PGM2301", "PGM2302", "PGM2309", "PGM2314", "PGM2502"}
+
+
+def test_what_is_left_out_is_no_finding(closed: str, spec_factory: t.Any) -> None:
+    """The validation looks at what is chosen; without the exclusion it finds all of it."""
+    chosen = {"exclude": ["audit", "sales.tmp_*"]}
+    options = {"changes": {"plugin": "pgoutput"}, "rollback": "prepared"}
+    everything = validate(spec_factory("all", [closed], **options), only=[*LOOKED_INTO, "PGM2217"])
+    found = {f.code for f in everything.findings if f.severity != "Succeeded" and ("audit" in f.message or "auditor" in f.message)}
+    assert found == {*LOOKED_INTO, "PGM2217"}
+    report = validate(spec_factory("part", [closed], copy=chosen, **options))
+    assert [f.message for f in report.findings if "audit" in f"{f.message} {f.object}" or "tmp_load" in f.message] == []
+    assert {f.code for f in report.findings if f.severity == "Failed"} <= {"PGM2216"}, report.table()
+
+
 @pytest.mark.parametrize("plugin", ["wal2json", "pgoutput"])
+def test_what_is_left_out_stands_in_no_way(plugin, source, closed, owner, spec_factory, tmp_path_factory) -> None:
+    """``validate_and_migrate`` of a database with a schema that can neither be read nor streamed, and is left out."""
+    host, target = Host(tmp_path_factory.mktemp("runtime")), make_target()
+    try:
+        address = {"port": target.port, "password": PASSWORDS[target.port]}
+        options = {"exclude": ["audit", "sales.tmp_*"]}
+        spec = spec_factory("closed", [closed], option="validate_and_migrate", changes={"plugin": plugin}, copy=options, target=address)
+        host.manager.start(spec)
+        host.until_waiting(spec.key)
+        source.execute("INSERT INTO audit.trail VALUES (now(), 'y')", closed)
+        with source.connect(closed, owner.name, owner.password) as conn:
+            conn.execute("INSERT INTO sales.customer (name) VALUES ('c')")
+        status = host.cut_over(spec.key)
+        assert status["verification"]["equal"] and status["verification"]["complete"]
+        assert target.execute("SELECT name FROM sales.customer ORDER BY 1", closed) == [("a",), ("b",), ("c",)]
+        assert not {name for name in relations(target, closed) if name.startswith("audit")}
+    finally:
+        host.close()
+        target.drop()
+
+
+@pytest.mark.parametrize("plugin", ["wal2json", "pgoutput", "test_decoding"])
 def test_the_stream_has_the_same_filter(plugin, source, shop, owner, spec_factory, tmp_path_factory) -> None:
     """Changes of tables that are left out do not disturb; the others arrive, and the proof is complete."""
     host, target = Host(tmp_path_factory.mktemp("runtime")), make_target()
     try:
         address = {"port": target.port, "password": PASSWORDS[target.port]}
         options = {"exclude": ["audit", "sales.tmp_*"]}
-        spec = spec_factory("stream", [shop], option="migrate", changes={"plugin": plugin}, copy=options, target=address)
+        spec = spec_factory("stream", [shop], changes={"plugin": plugin}, copy=options, target=address)
         host.manager.start(spec)
         host.until_waiting(spec.key)
         with source.connect(shop, owner.name, owner.password) as conn:

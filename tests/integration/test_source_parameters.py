@@ -7,12 +7,14 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+import psycopg
 import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source import identity
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.identity import (
-    apply_identity_policy,
+    change_identities,
+    identity_plan,
     restore_identity,
     tables_without_identity,
 )
@@ -172,17 +174,24 @@ def test_gaps_are_found_set_and_given_back(source: lab.Server, source_database: 
         assert "deferrable" in gaps["public.late"].why and "NOTHING" in gaps["public.nothing"].why
         before = settings_of(source, source_database)
         with pytest.raises(MigrationError) as caught:
-            apply_identity_policy(conn, "fail")
+            carry_out(conn, "fail")
         assert caught.value.code == "PGM2301" and len(caught.value.details["tables"]) == 9
-        assert apply_identity_policy(conn, "exclude").excluded == tuple(gaps)
+        assert carry_out(conn, "exclude").excluded == tuple(gaps)
         assert settings_of(source, source_database) == before
-        done = apply_identity_policy(conn, "set_full")
-        assert len(done.changes) == 9 and tables_without_identity(conn) == [] and apply_identity_policy(conn, "set_full").changes == ()
+        done = carry_out(conn, "set_full")
+        assert len(done.changes) == 9 and tables_without_identity(conn) == [] and carry_out(conn, "set_full").changes == ()
         conn.execute("DROP TABLE nullable")
         assert len(restore_identity(conn, [c for c in done.changes if c.table != "public.lost"])) == 7
         conn.execute(next(c.restore for c in done.changes if c.table == "public.nothing"))
     kept = [row for row in before if row[0] not in ("nullable", "lost")]
     assert [row for row in settings_of(source, source_database) if row[0] != "lost"] == kept
+
+
+def carry_out(conn: psycopg.Connection[t.Any], policy: str) -> identity.IdentityPlan:
+    """Plan and change."""
+    plan = identity_plan(conn, policy)
+    change_identities(conn, plan.changes)
+    return plan
 
 
 def test_an_identity_never_waits_long_for_a_lock(source: lab.Server, source_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,10 +202,10 @@ def test_an_identity_never_waits_long_for_a_lock(source: lab.Server, source_data
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE busy IN ACCESS SHARE MODE")
         with pytest.raises(MigrationError) as caught:
-            apply_identity_policy(conn, "set_full")
+            carry_out(conn, "set_full")
         assert caught.value.code == "PGM1212" and caught.value.sqlstate == "55P03"
         holder.execute("ROLLBACK")
-        assert len(apply_identity_policy(conn, "set_full").changes) == 1
+        assert len(carry_out(conn, "set_full").changes) == 1
 
 
 def test_changes_are_plain_data() -> None:

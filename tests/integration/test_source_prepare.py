@@ -79,9 +79,10 @@ def test_present_ten_times_then_absent(bare: lab.Server, tmp_path: Path) -> None
     rows = bare.execute("SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication FROM pg_roles WHERE rolname = 'mover'")
     assert rows == [(False, False, False, False, True)]
     absent = {**options, "state": "absent"}
-    run_module("pg_configure_cdc", check=True, **absent).fine()
+    foretold = run_module("pg_configure_cdc", check=True, **absent).fine()
     assert bare.execute("SELECT count(*) FROM pg_roles WHERE rolname = 'mover'") == [(1,)]
     gone = run_module("pg_configure_cdc", **absent).fine()
+    assert (foretold.changed, foretold.result["diff"]) == (gone.changed, gone.result["diff"])
     assert gone.changed and not run_module("pg_configure_cdc", **absent).fine().changed
     bare.restart()
     assert difference(before, footprint(bare, "shop")) == {}
@@ -140,7 +141,7 @@ def test_what_a_provider_has_to_set_is_told(bare: lab.Server, tmp_path: Path) ->
     before = footprint(bare)
     for kind, parameter, word in (
         ("aws_rds", "rds.logical_replication", "aws rds modify-db-parameter-group"),
-        ("aws_aurora", "rds.logical_replication", "aws rds"),
+        ("aws_aurora", "rds.logical_replication", "modify-db-cluster-parameter-group"),
         ("gcp_cloudsql", "cloudsql.logical_decoding", "gcloud sql instances patch"),
         ("gcp_alloydb", "alloydb.logical_decoding", "gcloud alloydb"),
         ("azure_single_server", "azure.replication_support", "az postgres server configuration set"),

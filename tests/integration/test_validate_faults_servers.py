@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import types
 import typing as t
 
@@ -13,6 +14,7 @@ import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate import servers
+from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import validate
 from faults import look
 from pair import PASSWORDS
 from pretender import Pretender
@@ -77,6 +79,19 @@ def test_storage_of_the_target(source: lab.Server, source_database: str, spec_fa
     assert look(spec_factory("shop-1", [source_database], target={"storage_gb": 1}), "PGM2016") == []
 
 
+def test_storage_for_what_is_chosen(source: lab.Server, source_database: str, spec_factory: t.Callable[..., MigrationSpec]) -> None:
+    """A large table that is left out needs no room."""
+    source.execute("CREATE TABLE t (i int); CREATE TABLE kept (i int)", source_database)
+    grown = source.data / source.execute("SELECT pg_relation_filepath('t')", source_database)[0][0]
+    os.truncate(grown, 900 << 20)
+    try:
+        assert look(spec_factory("shop-1", [source_database], target={"storage_gb": 1}), "PGM2016")
+        part = spec_factory("shop-1", [source_database], target={"storage_gb": 1}, copy={"exclude": ["public.t"]})
+        assert look(part, "PGM2016") == []
+    finally:
+        os.truncate(grown, 0)
+
+
 def test_client_tools_older_than_a_server(
     source: lab.Server, target: lab.Server, source_database: str, spec_factory: t.Callable[..., MigrationSpec]
 ) -> None:
@@ -87,6 +102,46 @@ def test_client_tools_older_than_a_server(
             found = look(spec, "PGM2012")
             assert [f.severity for f in found] == ["Failed"] and str(server.major + 1) in found[0].message, side
     assert look(spec_factory("shop-1", [source_database], copy={"bindir": str(source.bindir)}), "PGM2012") == []
+
+
+def test_the_wal_rate_is_that_of_the_whole_validation(
+    source: lab.Server, source_database: str, spec_factory: t.Callable[..., MigrationSpec]
+) -> None:
+    """What is written while other checks run counts: the first reading is taken before them, and the seconds between are told."""
+    written: list[str] = []
+
+    def write(event: dict[str, t.Any]) -> None:
+        if event["validation"]["code"] == "PGM2012":  # the first ones are over, the spool's is far away
+            written.append(event["validation"]["code"])
+            source.execute("CREATE TABLE burst AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)", source_database)
+
+    begun = time.monotonic()
+    report = validate(spec_factory("shop-1", [source_database]), report=write)
+    lasted = time.monotonic() - begun
+    found = next(f for f in report.findings if f.code == "PGM2015")
+    assert written == ["PGM2012"] and servers.SAMPLE_SECONDS < found.data["measured_seconds"] < lasted
+    assert found.data["wal_bytes_per_second"] * found.data["measured_seconds"] > 20_000_000, found.data
+    assert f"measured for {found.data['measured_seconds']:.1f} s" in found.message
+
+
+def test_room_for_wal_on_the_source(
+    source: lab.Server, source_database: str, spec_factory: t.Callable[..., MigrationSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The WAL that a slot would keep for the time of the copy, against the source's disk: seen, or said by the inventory."""
+    monkeypatch.setattr(servers, "wal_rate", lambda dummy: (float(1 << 20), 2.0))  # 600 MB in ten minutes
+    spec = spec_factory("shop-1", [source_database])
+    assert look(spec, "PGM2022") == [], "this machine has more"
+    monkeypatch.setattr(servers, "source_room", lambda dummy: 100 << 20)
+    found = look(spec, "PGM2022")
+    assert [f.severity for f in found] == ["Warning"] and "max_slot_wal_keep_size" in found[0].fix
+    assert found[0].data["needed_bytes"] == 600 << 20 and "100.0 MB are free" in found[0].message
+    monkeypatch.setattr(servers, "source_room", lambda dummy: None)
+    assert look(spec, "PGM2022") == [], "not known"
+    given = spec_factory("shop-1", [source_database], source={"storage_gb": 1})
+    assert look(given, "PGM2022") == []
+    monkeypatch.setattr(servers, "wal_rate", lambda dummy: (float(2 << 20), 2.0))
+    found = look(given, "PGM2022")
+    assert [f.severity for f in found] == ["Warning"] and "of the 1 GB that source.storage_gb says" in found[0].message
 
 
 def test_wal_rate_decides_the_space_for_the_spool(

@@ -14,7 +14,7 @@ import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import validate
 from faults import AZURE, HSTORE, RELOAD, RENAME, TABLE, Fault, Pair, lacks, look
-from pair import PASSWORDS, make_azure_target
+from pair import PASSWORDS, make_azure_target, make_source
 
 OFFER = (
     "t:SET allow_system_table_mods = on; CREATE OR REPLACE VIEW pg_catalog.pg_available_extensions AS SELECT e.name, e.default_version,"
@@ -47,6 +47,7 @@ FAULTS = [
         ("d:CREATE EXTENSION pg_stat_statements",),
         ("d:DROP EXTENSION pg_stat_statements",),
         fix='GRANT pg_read_all_settings TO "admin"',
+        restart=False,
     ),
     Fault(
         "older on the target",
@@ -88,6 +89,18 @@ FAULTS = [
         ("t:DELETE FROM pg_collation WHERE collcollate ILIKE 'C.utf%'",),
         ("t:SELECT pg_import_system_collations('pg_catalog')",),
         fix="pg_import_system_collations",
+        restart=True,
+    ),
+    Fault(
+        "locale missing at a provider",
+        "PGM2411",
+        "Failed",
+        "C.UTF-8",
+        ("t:DELETE FROM pg_collation WHERE collcollate ILIKE 'C.utf%'",),
+        ("t:SELECT pg_import_system_collations('pg_catalog')",),
+        spec=AZURE,
+        fix="Make the database on the source anew",
+        restart=False,
     ),
     Fault(
         "column collation missing",
@@ -292,7 +305,8 @@ def test_azure_extension_lists(
         assert [f.severity for f in found] == ["Failed"] and found[0].azure_code == "603108"
         assert found[0].data["value"] == "citext,PG_STAT_STATEMENTS,hstore" and "--name azure.extensions" in found[0].fix
         preload = look(spec, "PGM2403")
-        assert [f.severity for f in preload] == ["Failed"] and preload[0].azure_code == "603109" and "restart" in preload[0].message
+        assert [f.severity for f in preload] == ["Failed"] and preload[0].azure_code == "603109" and preload[0].restart
+        assert "restart needed" in preload[0].message
         target.configure({"azure.extensions": found[0].data["value"], "shared_preload_libraries": preload[0].data["value"]})
         target.restart()
         assert look(spec, "PGM2402") == [] and look(spec, "PGM2403") == []
@@ -300,6 +314,22 @@ def test_azure_extension_lists(
         target.configure({"azure.extensions": "", "shared_preload_libraries": ""})
         target.execute("REVOKE pg_read_all_settings FROM admin")
         target.restart()
+
+
+def test_a_restart_is_told_where_a_parameter_needs_one(source_database: str, spec_factory: t.Callable[..., MigrationSpec]) -> None:
+    """PGM2510: whether setting them takes a restart of the target depends on which of them differ."""
+    server = make_source(settings={"max_prepared_transactions": "0", "superuser_reserved_connections": "4", "random_page_cost": "1.1"})
+    address = {"host": server.host, "port": server.port, "password": PASSWORDS[server.port]}
+    spec = spec_factory("shop-1", [source_database], source=address)
+    try:
+        found = look(spec, "PGM2510")
+        assert found[0].restart and "Restart needed for superuser_reserved_connections." in found[0].fix
+        server.configure({"superuser_reserved_connections": "3"})
+        server.restart()
+        found = look(spec, "PGM2510")
+        assert not found[0].restart and "No restart." in found[0].fix and "random_page_cost = 1.1" in found[0].message
+    finally:
+        server.drop()
 
 
 def test_encoding(source: lab.Server, spec_factory: t.Callable[..., MigrationSpec]) -> None:

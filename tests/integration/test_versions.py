@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""Servers of other major versions (``scripts/majors`` fetches them): the stream of the regression corpus between each of them and another,
-and whole migrations where there is a ``pg_dump`` for the source."""
+"""Servers of other major versions (``scripts/majors`` fetches them): the stream of the regression corpus between any two of them, and whole
+migrations where there is a ``pg_dump`` for the source. ``scripts/make-docs --versions`` makes docs/versions.md of the results."""
 
 from __future__ import annotations
 
@@ -23,13 +23,28 @@ from pair import OWNER, PASSWORDS, describe, make_source, make_target
 DATABASE = "corpus"
 
 
-def pairs(*, dumped: bool = False) -> list[t.Any]:
-    """Sources of every other version that is installed, each to the usual target or, if that is older, to one of its own; the usual
-    source to the newest target. ``dumped``: only those that a ``pg_dump`` of this machine can read."""
+def pairs() -> list[t.Any]:
+    """Each version that is installed as a source, to each of at least the same major."""
+    return [_pair(source, target) for source in lab.installations() for target in lab.installations() if target >= source]
+
+
+def whole_pairs() -> list[t.Any]:
+    """Those for whole migrations, which take much longer: each version to itself and to the newest, so that each is a source and a target;
+    only those that a ``pg_dump`` of this machine can read."""
+    known = list(lab.installations())
+    found = sorted({(major, other) for major in known for other in (major, known[-1])})
+    return [_pair(source, target) for source, target in found if lab.program("pg_dump", target)]
+
+
+def pairs_before_11() -> list[t.Any]:
+    """One source whose changes do not tell of TRUNCATE, to the usual target."""
     known = lab.installations()
     usual = next((major for major, folder in known.items() if folder == lab.bindirs()[0]), 0)
-    found = [(major, max(major, usual)) for major in known if major != usual] + [(usual, major) for major in known if major > usual][-1:]
-    return [pytest.param(one, other, id=f"{one}-{other}") for one, other in found if not dumped or lab.program("pg_dump", max(one, other))]
+    return [_pair(major, usual) for major in known if major < 11]
+
+
+def _pair(source: int, target: int) -> t.Any:
+    return pytest.param(source, target, id=f"{source}-{target}")
 
 
 class Ends(t.NamedTuple):
@@ -83,7 +98,7 @@ def test_stream(ends: Ends, tmp_path: Path) -> None:
         stream.close()
 
 
-@pytest.mark.parametrize("source_major, target_major", pairs(dumped=True))
+@pytest.mark.parametrize("source_major, target_major", whole_pairs())
 def test_migration(ends: Ends, host: Host) -> None:
     """Validated, copied, followed, cut over, equal."""
     ends.prepare(ends.source, OWNER)
@@ -94,7 +109,7 @@ def test_migration(ends: Ends, host: Host) -> None:
     assert ends.different() == []
 
 
-@pytest.mark.parametrize("source_major, target_major", [pair for pair in pairs() if pair.values[0] < 11])
+@pytest.mark.parametrize("source_major, target_major", pairs_before_11())
 @pytest.mark.parametrize("after", ["TRUNCATE t", "VACUUM FULL t"])
 def test_what_a_source_before_11_does_not_stream(ends: Ends, host: Host, after: str) -> None:
     """TRUNCATE is not decoded there: the validation warns, and a table with a new file ends the stream instead of keeping its rows."""

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import typing as t
 from pathlib import Path
 
@@ -17,7 +19,15 @@ class Loader(yaml.SafeLoader):
 
 
 Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
-OBJECTS: dict[str, t.Any] = yaml.load((REPO / "examples" / "awx" / "objects.yml").read_text(encoding="utf-8"), Loader=Loader)
+AWX = REPO / "examples" / "awx"
+OBJECTS: dict[str, t.Any] = yaml.load((AWX / "objects.yml").read_text(encoding="utf-8"), Loader=Loader)
+TASKS: dict[str, dict[str, t.Any]] = {
+    key: {**task[key], "no_log": task.get("no_log")}
+    for task in yaml.safe_load((AWX / "awx.yml").read_text(encoding="utf-8"))[0]["tasks"]
+    for key in task
+    if key.startswith("awx.awx.")
+}
+"""Module to its arguments."""
 
 
 def test_templates_play_what_there_is() -> None:
@@ -51,3 +61,77 @@ def test_passwords_are_secret() -> None:
     """Every field of the credential type is, and reaches the play as a variable alone."""
     kind = OBJECTS["awx_credential_type"]
     assert all(field["secret"] for field in kind["inputs"]["fields"]) and set(kind["injectors"]) == {"extra_vars"}
+
+
+def test_every_job_has_its_credentials() -> None:
+    """One instance of the credential type with all its fields, and one for SSH, are made before the job templates, which carry both: so
+    does each job of the workflow, and what the inventory takes from the type is defined. No launch asks for anything but the surveys."""
+    made = {one["type"]: one for one in OBJECTS["awx_credentials"]}
+    kind = OBJECTS["awx_credential_type"]
+    assert set(made) == {kind["name"], "Machine"}
+    assert set(made[kind["name"]]["inputs"]) == {field["id"] for field in kind["inputs"]["fields"]} == set(kind["inputs"]["required"])
+    assert set(made["Machine"]["inputs"]) >= {"username", "ssh_key_data"}
+    assert all("lookup" in text for one in made.values() for key, text in one["inputs"].items() if "password" in key or "key" in key)
+    order = list(TASKS)
+    assert order.index("awx.awx.credential_type") < order.index("awx.awx.credential") < order.index("awx.awx.job_template")
+    template = TASKS["awx.awx.job_template"]
+    assert template["credentials"] == "{{ awx_credentials | map(attribute='name') }}" and TASKS["awx.awx.credential"]["no_log"] is True
+    assert not [key for key in template if key.startswith("ask_")]
+
+
+def test_the_project_plays_the_collection(tmp_path: Path) -> None:
+    """Its one playbook leads to each of the collection's, which Ansible finds by the variable that the job template gives."""
+    assert OBJECTS["awx_playbook"] in {path.name for path in (AWX / "project").iterdir()}
+    assert TASKS["awx.awx.job_template"]["extra_vars"] == {"pg_migration_playbook": "{{ item.playbook }}"}
+    words = [
+        Path(sys.executable).with_name("ansible-playbook"),
+        "--syntax-check",
+        "-i",
+        "localhost,",
+        AWX / "project" / OBJECTS["awx_playbook"],
+    ]
+    for playbook, good in (("status", True), ("nonsense", False)):
+        done = subprocess.run(
+            [*words, "-e", f"pg_migration_playbook={playbook}"], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert (done.returncode == 0) == good, done.stderr
+
+
+def test_the_image_can_be_built() -> None:
+    """A base image, ansible-core of the version that the collection needs, and the collection as it is built from this checkout."""
+    image = yaml.safe_load((AWX / "execution-environment.yml").read_text(encoding="utf-8"))
+    galaxy = yaml.safe_load((REPO / "galaxy.yml").read_text(encoding="utf-8"))
+    name = f"{galaxy['namespace']}-{galaxy['name']}-{galaxy['version']}.tar.gz"
+    assert image["version"] == 3 and image["images"]["base_image"]["name"]
+    assert image["dependencies"]["galaxy"]["collections"] == [{"name": f"/build/{name}", "type": "file"}]
+    assert image["additional_build_files"] == [{"src": name, "dest": "collection"}]
+    assert image["additional_build_steps"]["prepend_galaxy"] == [f"COPY _build/collection/{name} /build/"]
+    needed = yaml.safe_load((REPO / "meta" / "runtime.yml").read_text(encoding="utf-8"))["requires_ansible"]
+    assert image["dependencies"]["ansible_core"]["package_pip"] == "ansible-core" + needed.removesuffix(".0")
+    wanted = yaml.safe_load((REPO / "meta" / "execution-environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert all((REPO / file).exists() for file in wanted.values())
+
+
+def keys_of(value: t.Any) -> t.Iterator[tuple[str, t.Any]]:
+    """All keys of nested data, with their values."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key), inner
+            yield from keys_of(inner)
+    elif isinstance(value, list):
+        for one in value:
+            yield from keys_of(one)
+
+
+def test_nothing_can_ask() -> None:
+    """No playbook or role has vars_prompt, or a pause that waits for a person: a job of AWX has nobody who could answer."""
+    found = 0
+    for path in [*(REPO / "playbooks").glob("*.yml"), *(REPO / "roles").glob("*/*/*.yml"), AWX / "project" / "play.yml"]:
+        if path.parent.name == "meta":
+            continue
+        for key, value in keys_of(yaml.safe_load(path.read_text(encoding="utf-8"))):
+            found += key == "name"
+            assert key != "vars_prompt", path
+            if key in ("pause", "ansible.builtin.pause"):
+                assert isinstance(value, dict) and {"seconds", "minutes"} & set(value), path
+    assert found > 50

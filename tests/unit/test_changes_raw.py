@@ -13,8 +13,10 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes im
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.batch import Batch, SetStep
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.events import Change, Form, Run
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.pgoutput import PgoutputDecoder
+from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.testdecoding import TextDecoder
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.wal2json import Wal2JsonDecoder
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import Streamed
 from frames import data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,12 +238,28 @@ def as_wal2json(changes: t.Sequence[tuple[str, tuple[bytes | None, ...], bytes]]
     return found
 
 
+def as_test_decoding(changes: t.Sequence[tuple[str, tuple[bytes | None, ...], bytes]]) -> list[bytes]:
+    """As :func:`as_pgoutput`."""
+    found = []
+    for kind, row, key in changes:
+        literals = ["null" if v is None else "'" + v.decode().replace("'", "''") + "'" for v in row]
+        new = "".join(f" {name}[text]:{literal}" for name, literal in zip(("id", "a", "b"), literals, strict=True))
+        old = f" id[text]:'{key.decode()}'"
+        rows = {"I": f"INSERT:{new}", "U": f"UPDATE:{new}", "K": f"UPDATE: old-key:{old} new-tuple:{new}", "D": f"DELETE:{old}"}
+        found.append(f"table public.t: {rows[kind]}".encode())
+    return found
+
+
 @given(messages(), st.sampled_from(["", "a"]))
 @settings(max_examples=EXAMPLES)
 def test_what_is_netted_together(history: tuple[Rows, t.Any, Rows], identity: str) -> None:
-    """Runs of messages of both plugins lead to the rows that one change after the other leads to; so do the same changes told again."""
+    """Runs of messages of each plugin lead to the rows that one change after the other leads to; so do the same changes told again."""
     before, changes, after = history
-    for decoder, found in ((PgoutputDecoder(), as_pgoutput(changes)), (Wal2JsonDecoder(), as_wal2json(changes))):
+    for decoder, found in (
+        (PgoutputDecoder(), as_pgoutput(changes)),
+        (Wal2JsonDecoder(), as_wal2json(changes)),
+        (TextDecoder([Streamed("public", "t", False)]), as_test_decoding(changes)),
+    ):
         events = decoder.decode_block(b"".join([data(5, message) for message in found]), len(found))
         batch = Batch(t.cast(t.Any, Tables(make_table(identity=identity))))
         batch.add([e for e in events if isinstance(e, Run)], 100)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -44,3 +45,21 @@ def test_links_and_playbooks_exist(page: Path) -> None:
     modules = {path.stem for path in (REPO / "plugins" / "modules").glob("*.py")}
     for name in re.findall(r"pgops\.migration\.([a-z_]+)", text):
         assert name in modules or (REPO / "playbooks" / f"{name}.yml").exists() or (REPO / "roles" / name).exists(), name
+
+
+def test_the_page_of_variables_is_up_to_date() -> None:
+    """docs/variables.md has every variable that a role takes, as the role says it, and no other; each has a default or says it has none."""
+    module = importlib.util.spec_from_file_location("variables_table", REPO / "scripts" / "lib" / "variables_table.py")
+    assert module and module.loader
+    table = importlib.util.module_from_spec(module)
+    module.loader.exec_module(table)
+    assert set(table.ROLES) == {path.name for path in (REPO / "roles").iterdir() if path.is_dir()}
+    assert (REPO / "docs" / "variables.md").read_text(encoding="utf-8") == table.render(), "run scripts/make-docs"
+
+
+def test_every_default_is_a_variable_that_is_documented() -> None:
+    """What defaults/main.yml of a role sets is in its argument specification; what a role computes for itself is named otherwise."""
+    for defaults in (REPO / "roles").glob("*/defaults/main.yml"):
+        specs = yaml.safe_load((defaults.parents[1] / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+        known = {name for entry in specs.values() for name in entry["options"]}
+        assert set(yaml.safe_load(defaults.read_text(encoding="utf-8"))) - known <= {"pg_migration_runtime_system"}

@@ -18,6 +18,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.
     State,
     Substate,
     check_move,
+    state_of,
 )
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from hypothesis import given, settings
@@ -34,6 +35,16 @@ BASE = {
 
 def spec(**changes: object) -> MigrationSpec:
     return MigrationSpec.from_dict({**BASE, **changes})
+
+
+def test_states_are_spelled_as_the_service_does() -> None:
+    """R83: these and no others; the other spelling of one of them is taken, and no other case."""
+    names = ["InProgress", "WaitingForUserAction", "Canceled", "Failed", "ValidationFailed", "Succeeded", "CleaningUp"]
+    assert [state.value for state in State] == names
+    assert [state_of(name).value for name in names] == names and state_of("Cancelled") is State.CANCELED
+    for wrong in ("cancelled", "canceled", "CANCELED", "Validation Failed", ""):
+        with pytest.raises(ValueError, match="not a valid State"):
+            state_of(wrong)
 
 
 @given(st.lists(POINTS, max_size=12))

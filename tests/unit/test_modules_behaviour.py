@@ -10,12 +10,12 @@ import json
 import typing as t
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.module import MigrationModule
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.redact import MASK, Redactor
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, ServiceError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.monitor.text import COLUMNS, duration, grid
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service.manager import StartPlan
+from arguments import patch_module_args
 
 CANARY = "canary-7f3a91c2-it's"
 MIGRATION = {
@@ -70,6 +70,7 @@ class FakeManager:
         self.statuses = list(statuses)
         self.action = action
         self.calls: list[str] = []
+        self.left: list[str] = []
 
     def _next(self) -> dict[str, t.Any] | None:
         known = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -88,6 +89,9 @@ class FakeManager:
     def status(self, name: str, target: str | None = None) -> dict[str, t.Any] | None:
         return self._next()
 
+    def copied_tables(self, known: dict[str, t.Any]) -> dict[str, t.Any]:
+        return {"shop": {"count": 1}}
+
     def list(self, target: str | None = None) -> list[dict[str, t.Any]]:
         return [known for known in self.statuses if known]
 
@@ -98,6 +102,9 @@ class FakeManager:
     def cancel(self, key: str, *, drop_target: bool = False) -> dict[str, t.Any]:
         self.calls.append("cancel")
         return status("Canceled", canceled={"removed": ["slot pgm_x"], "dropped": [], "kept": ["shop"]})
+
+    def cleanup(self, source: t.Any, target: t.Any, *, name: str, drop_target: bool, dry: bool) -> dict[str, list[str]]:
+        return {"found": self.left, "removed": [] if dry else self.left, "kept": []}
 
     def stop(self, key: str) -> dict[str, t.Any]:
         self.calls.append("stop")
@@ -134,13 +141,13 @@ def test_copy_creates_and_watches(run: t.Any) -> None:
     done = run("pg_snapshot_copy", FakeManager(status(), status(*WAITING), action="create"), wait_timeout=5, **MIGRATION)
     assert done.result["changed"] and done.result["reached"] and done.result["action"] == "create"
     assert done.result["diff"]["after"] == {"state": "InProgress"}
-    assert done.result["substate"] == "WaitingForCutoverTrigger"
+    assert done.result["substate"] == "WaitingForCutoverTrigger" and done.result["copied"] == {"shop": {"count": 1}}
 
 
 def test_copy_returns_after_its_slice(run: t.Any) -> None:
     """Not reached in time is no failure: the next call goes on watching."""
     done = run("pg_snapshot_copy", FakeManager(status()), wait_timeout=0, **MIGRATION)
-    assert not done.failed and not done.result["changed"] and not done.result["reached"]
+    assert not done.failed and not done.result["changed"] and not done.result["reached"] and "copied" not in done.result
 
 
 def test_copy_in_check_mode_starts_nothing(run: t.Any) -> None:
@@ -241,6 +248,10 @@ def test_cancel_and_again(run: t.Any) -> None:
     done = run("pg_cdc_stream", manager, state="absent", **MIGRATION)
     assert done.result["changed"] and done.result["kept"] == ["shop"] and manager.calls == ["cancel"]
     assert not run("pg_cdc_stream", FakeManager(None), state="absent", **MIGRATION).result["changed"]
+    forgotten = FakeManager(None)
+    forgotten.left = ["source: slot pgm_x in shop"]
+    done = run("pg_cdc_stream", forgotten, state="absent", **MIGRATION)
+    assert done.result["changed"] and done.result["removed"] == forgotten.left and "forgotten" in done.result["summary"]
     check = FakeManager(status())
     assert run("pg_cdc_stream", check, check=True, state="absent", **MIGRATION).result["changed"] and check.calls == []
 
@@ -319,6 +330,21 @@ def test_list_has_the_columns_of_the_service(run: t.Any) -> None:
     head, line = done.result["grid"]
     assert [word for word in COLUMNS if word not in head] == [] and "Validation Failed" in line and "1:12:40" in line
     assert "2026-11-22 10:00" in line and done.result["changed"] is False
+
+
+def test_list_of_some_states(run: t.Any) -> None:
+    """R83: states are spelled as they are shown, the tutorial's other spelling is an alias, anything else is refused."""
+    manager = FakeManager(status(), status("Canceled"), status("Failed"))
+
+    def listed(*states: str) -> list[str]:
+        return [one["status"] for one in run("pg_migration_info", manager, states=list(states)).result["migrations"]]
+
+    assert listed() == ["InProgress", "Canceled", "Failed"]
+    assert listed("Canceled") == listed("Cancelled") == ["Canceled"]
+    assert listed("Failed", "InProgress") == ["InProgress", "Failed"]
+    assert run("pg_migration_info", manager, states=["Succeeded"]).result["grid"] == ["No migration is Succeeded."]
+    for wrong in ("cancelled", "canceled", "Validation Failed", "Waiting"):
+        assert run("pg_migration_info", manager, states=[wrong]).failed
 
 
 def test_empty_list_says_so(run: t.Any) -> None:

@@ -23,6 +23,8 @@ SECTIONS = {
     "cutover": spec.CutoverOptions,
     "globals": spec.GlobalsOptions,
     "monitor": spec.MonitorOptions,
+    "checks": spec.ChecksOptions,
+    "limits": spec.LimitsOptions,
 }
 ROLE = yaml.safe_load((REPO / "roles" / "pg_migration_run" / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
 

@@ -11,7 +11,6 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.module import MigrationModule
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, ServiceError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.catalogue import Catalogue
@@ -19,6 +18,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service import launcher
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service.manager import Manager
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from arguments import patch_module_args
 
 BEGIN = Substate.PERFORMING_PREREQUISITE_STEPS
 
@@ -43,9 +43,10 @@ def record(tmp_path: Path) -> Catalogue:
 
 
 def backdate(home: Path, key: str, started: str, ended: str | None = None) -> None:
-    """Give the record other times."""
+    """Give the record other times, of an earlier boot of the host: there is nothing but the clock to tell how long it took."""
     with sqlite3.connect(home / "catalogue.db") as conn:
-        conn.execute("UPDATE migration SET started = ?, ended = coalesce(?, ended) WHERE key = ?", [started, ended, key])
+        query = "UPDATE migration SET started = ?, ended = coalesce(?, ended), facts = json_remove(facts, '$.marks') WHERE key = ?"
+        conn.execute(query, [started, ended, key])
     conn.close()
 
 

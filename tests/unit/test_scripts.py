@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("script", "options"),
     [
-        ("test", ["--fast", "--full", "--only", "molecule"]),
+        ("test", ["--fast", "--full", "--only", "molecule", "oldest"]),
         ("demo", ["--keep", "--clean", "--plugin"]),
         ("lab", ["up", "down", "status", "--init"]),
         ("bench", ["--json", "--scale", "--runs", "--only", "--plugin", "latency", "memory"]),

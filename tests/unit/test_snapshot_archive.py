@@ -147,7 +147,7 @@ def index(**changes: object) -> Index:
         "table_oid": 1, "oid": 2, "schema": "s", "table": "t", "name": "i", "valid": True,
         "definition": "CREATE UNIQUE INDEX i ON s.t USING btree (a)",
         "constraint_oid": 0, "contype": "", "condef": None, "deferrable": False, "deferred": False, "clustered": False, "replident": False,
-        "bytes": 10, "method": "btree", "statistics": (),
+        "bytes": 10, "method": "btree", "tablespace": "", "statistics": (),
     }  # fmt: skip
     return Index(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError, SpecificationError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.globals.parameters import compare
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres import profiles
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.identity import IdentityGap, plan_identity
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.settings import Setting
@@ -21,7 +22,6 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.validate i
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.collations import locale_key
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.databases import resolve_databases, split_batches
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.extensions import ready_value, words
-from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.parameters import compare
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.registry import CHECKS, Finding
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.report import Report
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import OUTSIDE_REGISTRY
