@@ -167,17 +167,20 @@ class StreamLab:
             raise
 
     def drain_by_position(self, timeout: float = 60.0) -> None:
-        """Write a marker and wait until the target's progress is past it: for appliers that are processes."""
+        """Write a marker and wait until the target's progress is past it, for ``timeout`` seconds without any: for appliers that are
+        processes."""
         dummy, lsn = self.mark()
-        deadline = time.monotonic() + timeout
+        before, deadline = None, time.monotonic() + timeout
         with connect(self.spec.target, self.database) as conn:
             while True:
                 row = conn.execute("SELECT min(end_lsn - '0/0'::pg_lsn)::bigint FROM pgm_migration.progress").fetchone()
                 if row is not None and row[0] is not None and row[0] > lsn:
                     return
                 self.check_processes()
+                if row != before:
+                    before, deadline = row, time.monotonic() + timeout
                 if time.monotonic() > deadline:
-                    raise TimeoutError("not drained")
+                    raise TimeoutError(f"not drained: at {row} of {lsn}")
                 time.sleep(0.05)
 
     def differences(self) -> dict[str, tuple[list[str], list[str]]]:

@@ -96,13 +96,15 @@ class Database:
         """Its migration is over; ``figures`` as they were then, where that was in another life of the service."""
         self.ended = self.arrived = True
         self.progress.merge(figures or {"phase": "finished", "state": "Succeeded", "ended": now()})
-        if self.progress.figures.get("latency_seconds") is not None:  # all is applied, and nothing comes any more
+        if self.plugin or self.progress.figures.get("latency_seconds") is not None:  # all is applied, and nothing comes any more
             self.progress.merge({"latency_seconds": 0.0, "lag_bytes": 0})
 
     # -- what the processes say
 
     def _heard(self, report: dict[str, t.Any]) -> None:
         event = report.get("event")
+        if self.ended:  # a figure that was under way when its process was told to finish is older than the end
+            return
         if "progress" in report:
             self._figures(report["progress"])
         elif "phase" in report:
