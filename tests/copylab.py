@@ -37,7 +37,7 @@ def copy(
 ) -> dict[str, t.Any]:
     """Run a base copy; its result and all its ``reports``."""
     reports: list[dict[str, t.Any]] = []
-    job = CopyJob(spec, database, workdir, held.snapshot, held.consistent_point)
+    job = CopyJob(spec, database, workdir, held.snapshot, held.consistent_point, options.pop("relay_command", ()))
     result = BaseCopy(job, options.pop("report", reports.append), held.close, stop or threading.Event(), **options).run()
     result["reports"] = reports
     return result

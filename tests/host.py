@@ -101,7 +101,7 @@ class Host:
         while self.children(key) or (self.manager.status(key) or {})["service"]["running"]:
             time.sleep(0.02)
 
-    def children(self, key: str, role: str = "(serve|work|receive|watchdog)") -> list[int]:
+    def children(self, key: str, role: str = "(serve|work|receive|relay|watchdog)") -> list[int]:
         """Process ids of the engine's processes for ``key`` that end with the service; of one ``role`` where it is given."""
         return _processes(f"{role} --home {self.home} .*{key}")
 

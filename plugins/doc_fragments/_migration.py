@@ -79,6 +79,13 @@ options:
           - Number of relays that copy rows at the same time, for each database.
         type: int
         default: 2
+      processes:
+        description:
+          - Number of processes that the relays of a database are shared out among. All relays of a process have one core together.
+          - V(0) takes one for each core of the runtime host but one, where there is at least 1 GiB to copy.
+          - With O(copy.throttle) all relays run in one process.
+        type: int
+        default: 0
       index_jobs:
         description:
           - Number of indexes and constraints that are built at the same time, for each database.

@@ -179,7 +179,7 @@ def test_cutover_again_changes_nothing(host, shop, spec_factory) -> None:
 def test_killed_and_played_again(moment, host, source, target, owner, shop, spec_factory) -> None:
     """SIGKILL in the copy and in the stream, then the same start again: the same end, rows equal (R115)."""
     database = shop(60_000 if moment == "copy" else 2000)
-    spec = spec_factory(f"kill-{moment}", [database], copy={"chunk_bytes": 1 << 20, "jobs": 1})
+    spec = spec_factory(f"kill-{moment}", [database], copy={"chunk_bytes": 1 << 20, "jobs": 2, "processes": 2})
     with Transfers(source, owner, database) as transfers:
         host.manager.start(spec)
         if moment == "copy":

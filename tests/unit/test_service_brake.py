@@ -59,6 +59,9 @@ def test_the_worker_copies_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         def work(self, database: str) -> Path:
             return tmp_path
 
+        def command(self, role: str, database: str) -> list[str]:
+            return []
+
     class Anything:
         snapshot = consistent_point = choice = messages = None
         online = True

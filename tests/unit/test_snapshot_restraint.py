@@ -6,22 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-import typing as t
 
 import pytest
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.restraint import Restraint, jobs_within, no_pressure, ramp
-from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.pace import Pace
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.restraint import jobs_within, no_pressure, ramp
 from hypothesis import given
 from hypothesis import strategies as st
 
 
-def restraint(pressure: t.Callable[[], float] = no_pressure, **copy: t.Any) -> Restraint:
-    ends = {side: {"host": side, "user": "u"} for side in ("source", "target")}
-    spec = MigrationSpec.from_dict({"name": "x", "databases": ["d"], "copy": copy, **ends})
-    return Restraint(spec, "d", pressure, lambda note: None)
-
-
-async def pass_all(brake: Restraint, count: int, size: int, worked: float = 0.0) -> float:
+async def pass_all(brake: Pace, count: int, size: int, worked: float = 0.0) -> float:
     began = time.monotonic()
     for dummy in range(count):
         await brake.pass_(size, worked)
@@ -30,7 +23,7 @@ async def pass_all(brake: Restraint, count: int, size: int, worked: float = 0.0)
 
 def test_rate_is_kept_by_all_relays_together() -> None:
     async def both() -> float:
-        brake = restraint(throttle=1_000_000)
+        brake = Pace(1_000_000, no_pressure)
         return max(await asyncio.gather(pass_all(brake, 10, 50_000), pass_all(brake, 10, 50_000)))
 
     seconds = asyncio.run(both())
@@ -38,17 +31,17 @@ def test_rate_is_kept_by_all_relays_together() -> None:
 
 
 def test_without_a_wish_nothing_waits() -> None:
-    assert asyncio.run(pass_all(restraint(), 1000, 1 << 20)) < 5
+    assert asyncio.run(pass_all(Pace(0, no_pressure), 1000, 1 << 20)) < 5
 
 
 def test_pressure_is_a_duty_cycle() -> None:
-    seconds = asyncio.run(pass_all(restraint(lambda: 0.75), 5, 1, worked=0.02))
+    seconds = asyncio.run(pass_all(Pace(0, lambda: 0.75), 5, 1, worked=0.02))
     assert seconds >= 0.3, "three times as long as the work, five times"
 
 
 def test_full_pressure_stops_until_it_is_less() -> None:
     wishes = [1.0, 1.0, 1.0, 0.0]
-    seconds = asyncio.run(pass_all(restraint(lambda: wishes.pop(0) if len(wishes) > 1 else wishes[0]), 1, 1))
+    seconds = asyncio.run(pass_all(Pace(0, lambda: wishes.pop(0) if len(wishes) > 1 else wishes[0]), 1, 1))
     assert seconds >= 0.5 and wishes == [0.0]
 
 

@@ -94,6 +94,7 @@ def section_options() -> ArgumentSpec:
         {
             "copy": _section(
                 jobs={"type": "int", "default": CopyOptions.jobs},
+                processes={"type": "int", "default": CopyOptions.processes},
                 index_jobs={"type": "int", "default": CopyOptions.index_jobs},
                 chunk_bytes={"type": "int", "default": CopyOptions.chunk_bytes},
                 format={"type": "str", "choices": ["auto", "binary", "text"], "default": CopyOptions.format},

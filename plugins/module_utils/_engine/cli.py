@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
 """What the engine does as a program on the runtime host: ``serve`` a migration, ``work`` on and ``receive`` for a database,
-``hold`` its snapshot, be the ``watchdog``; and, for people, ``status``.
+``relay`` its rows, ``hold`` its snapshot, be the ``watchdog``; and, for people, ``status``.
 
 Those after the first are started by it, and each loads its own part of the engine only. Arguments are names and paths only; secrets
 are read from the migration's own file.
@@ -36,12 +36,13 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="pg-migration", description="Engine of the collection pgops.migration.", epilog="For people: status --help"
     )
-    parser.add_argument("role", choices=("serve", "work", "receive", "hold", "watchdog"))
+    parser.add_argument("role", choices=("serve", "work", "receive", "relay", "hold", "watchdog"))
     parser.add_argument("--home", type=Path, required=True, help="state directory")
     parser.add_argument("--migration", required=True, help="key of the migration")
-    parser.add_argument("--database", default="", help="for work, receive and hold")
+    parser.add_argument("--database", default="", help="for work, receive, relay and hold")
     parser.add_argument("--attempt", default="", help="for watchdog")
     parser.add_argument("--lock", type=int, help="for serve: descriptor of the lock that it was handed")
+    parser.add_argument("--link", type=int, help="for relay: descriptor of its tie to the worker")
     args = parser.parse_args(words)
     os.umask(0o077)
     paths = MigrationPaths(args.home, args.migration)
@@ -51,6 +52,10 @@ def main(argv: t.Sequence[str] | None = None) -> int:
         from .cutover.watchdog import watch
 
         return watch(paths.fence, paths.read_spec().source, args.attempt)
+    if args.role == "relay":
+        from .snapshot.relayhost import host
+
+        return host(args.link)
     if args.role == "hold":
         from .service.holder import hold
 

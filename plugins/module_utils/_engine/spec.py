@@ -107,6 +107,7 @@ class CopyOptions:
     """
 
     jobs: int = 2
+    processes: int = 0  # that the relays of a large copy are shared out among; 0: one for each core but one
     index_jobs: int = 2
     chunk_bytes: int = 1 << 30
     format: str = "auto"  # auto | binary | text

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One part of the project in a process of its own, as the service runs it: base copy, receiver or change stream.
 
-Instructions (with passwords) come as one line of JSON. Receiver and stream then say the CPU seconds that their start took, begin at the
-next line, and end with their input.
+Instructions (with passwords) come as one line of JSON; ``child.py relay --link N`` is a process of relays. Receiver and stream then say
+the CPU seconds that their start took, begin at the next line, and end with their input.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.st
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.session import connect
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service.holder import HeldSnapshot
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import relayhost
 from ansible_collections.pgops.migration.plugins.module_utils._engine.source.plugin import PluginChoice
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 
@@ -47,6 +49,7 @@ def rows(spec: MigrationSpec, database: str, answer: Path, stop: threading.Event
     """The rows of all tables by the relays alone; seconds and CPU seconds of that are written to ``answer``."""
     from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.catalog import read_tables
     from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import formats, plan
+    from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.crew import Crew
     from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.progress import Progress
     from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.relay import Route
     from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.tables import TableCopy
@@ -54,19 +57,29 @@ def rows(spec: MigrationSpec, database: str, answer: Path, stop: threading.Event
     snapshot = HeldSnapshot(spec, database)
     with connect(spec.target, database) as conn, connect(spec.source, database) as here:
         Ledger(conn).create(spec.key)
-        began, cpu = time.monotonic(), time.process_time()
+        began, cpu = time.monotonic(), cpu_seconds()
         tables, there = read_tables(here), {table.qualified: table for table in read_tables(conn)}
         chosen = {x.qualified: formats.choose_format("auto", x, there[x.qualified], formats.Types(here), True) for x in tables}
         planned = plan.plan_tables(here, tables, spec.copy.chunk_bytes, spec.copy.jobs)
         units = plan.bundle([(item, chunk) for item in planned for chunk in item.chunks])
-        route = Route(spec.source, spec.target, database, snapshot.snapshot, snapshot.consistent_point, chosen, "UTF8", lambda size: None)
-        TableCopy(spec.copy.jobs, Progress(quiet), stop, lambda planned: None, lambda done: None).run(route, units)
-    answer.write_text(json.dumps({"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}))
+        route = Route(spec.source, spec.target, database, snapshot.snapshot, snapshot.consistent_point, chosen, "UTF8")
+        TableCopy(spec.copy.jobs, Progress(quiet), stop, lambda planned: None, lambda done: None).run(
+            Crew(route, command=[sys.executable, __file__, "relay"], processes=spec.copy.processes), units
+        )
+    answer.write_text(json.dumps({"seconds": time.monotonic() - began, "cpu_seconds": cpu_seconds() - cpu}))
     snapshot.close()
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has started and that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def main() -> int:
     """Read the instructions, obey."""
+    if sys.argv[1:2] == ["relay"]:
+        return relayhost.host(int(sys.argv[3]))
     told = json.loads(sys.stdin.readline())
     spec, stop = MigrationSpec.from_dict(told["spec"]), threading.Event()
     database, folder = told["database"], Path(told["folder"])

@@ -169,12 +169,15 @@ def psql_pipe(clone: Clone) -> dict[str, float]:
     return {**clock.sample(use), **clone.per_gb(use.cpu_seconds)}
 
 
-def relay(jobs: int) -> t.Callable[[Clone], dict[str, float]]:
-    """The rows of the one table by ``jobs`` relays; the time is from the plan of the copy to its last commit."""
+def relay(jobs: int, processes: int = 0) -> t.Callable[[Clone], dict[str, float]]:
+    """The rows of the one table by ``jobs`` relays, in so many processes of their own; the time is from the plan of the copy to its last
+    commit."""
 
     def run_(clone: Clone) -> dict[str, float]:
         clone.empty()
-        described = pair.describe(clone.source, clone.target, "bench", [DATABASE], mode="offline", copy={"jobs": jobs})
+        described = pair.describe(
+            clone.source, clone.target, "bench", [DATABASE], mode="offline", copy={"jobs": jobs, "processes": processes}
+        )
         clock = measure.Clock(clone.source, clone.target)
         answer = clone.folder / "relay.json"
         process = measure.child("rows", clone.log, spec=described, database=DATABASE, folder=str(answer))
@@ -196,6 +199,7 @@ COPIERS: dict[str, t.Callable[[Clone], dict[str, float]]] = {
     "psql | psql": psql_pipe,
     "project, 1 job": relay(1),
     "project": relay(2),
+    "project, 2 processes": relay(2, 2),
 }
 
 

@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import secrets
 import subprocess  # nosec: the release hook is the user's own command
-import sys
 import time
 import typing as t
 
@@ -202,8 +201,7 @@ class Cutover:
         return "; ".join(dict.fromkeys(said))
 
     def _start_watchdog(self, attempt: str) -> None:
-        command = [sys.executable, str(self._paths.engine), "watchdog", "--home", str(self._paths.home), "--migration", self._paths.key]
-        command += ["--attempt", attempt]
+        command = [*self._paths.command("watchdog"), "--attempt", attempt]
         with open(self._paths.log, "ab") as log:
             self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 

@@ -53,7 +53,7 @@ def sync_unlogged(
         bytes_only = all(conn.info.parameter_status("server_encoding") == "SQL_ASCII" for conn in (source, target))
         route = Route(
             spec.source, spec.target, database, row[0] if row else "", max(starts.values(), default=0),
-            {table.qualified: "text" for table in tables}, "SQL_ASCII" if bytes_only else "UTF8", _untold,
+            {table.qualified: "text" for table in tables}, "SQL_ASCII" if bytes_only else "UTF8",
         )  # fmt: skip
         try:
             return asyncio.run(asyncio.wait_for(_copy(route, Unit(parts)), seconds))
@@ -70,10 +70,6 @@ def _whole(tables: t.Sequence[Table]) -> t.Iterator[tuple[Table, Chunk]]:
     """Each table in one piece; also one without a file block, for the target's may have rows that are to go."""
     for table in tables:
         yield table, Chunk(0, 1, "", max(1, table.bytes))
-
-
-def _untold(dummy: int) -> None:
-    """Nobody follows these bytes."""
 
 
 async def _copy(route: Route, unit: Unit) -> int:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 import typing as t
 from pathlib import Path
 
@@ -38,6 +39,11 @@ class MigrationPaths:
     def engine(self) -> Path:
         """The zipapp that the service runs."""
         return self.home / "engine" / "current"
+
+    def command(self, role: str, database: str = "") -> list[str]:
+        """The argv of one of the engine's processes: ``cli.py ROLE`` for this migration."""
+        words = [sys.executable, str(self.engine), role, "--home", str(self.home), "--migration", self.key]
+        return [*words, "--database", database] if database else words
 
     @property
     def spec(self) -> Path:

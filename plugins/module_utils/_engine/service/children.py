@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import sys
 import time
 import typing as t
 
@@ -130,10 +129,8 @@ class Child:
 
     async def _once(self) -> int:
         self._error = None
-        command = [sys.executable, str(self._paths.engine), self.role, "--home", str(self._paths.home)]
-        command += ["--migration", self._paths.key, "--database", self.database]
         self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT
+            *self._paths.command(self.role, self.database), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT
         )
         if self._stopping.is_set() and self._process.stdin:
             self._process.stdin.close()  # told to stop while it was being started

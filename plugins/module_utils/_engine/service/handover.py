@@ -38,8 +38,7 @@ class Successor:
             with open(self._paths.log, "ab") as log:
                 for stream in (1, 2):
                     os.dup2(log.fileno(), stream)
-        command = [sys.executable, str(self._paths.engine), "serve", "--home", str(self._paths.home), "--migration", self._paths.key]
-        os.execv(sys.executable, [*command, "--lock", str(self._lock.hand_on())])  # nosec: our own engine
+        os.execv(sys.executable, [*self._paths.command("serve"), "--lock", str(self._lock.hand_on())])  # nosec: our own engine
 
 
 def begin_way_back(paths: MigrationPaths, spec: MigrationSpec) -> Successor | None:

@@ -197,8 +197,7 @@ class SnapshotDesk:
         :raises MigrationError: what the holder met; it is gone then.
         """
         self.end()
-        command = [sys.executable, str(self._paths.engine), "hold", "--home", str(self._paths.home)]
-        command += ["--migration", self._paths.key, "--database", self._database]
+        command = self._paths.command("hold", self._database)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd="/", text=True)
         try:
             answer = _talk(process, order, waiting or _unheard)

@@ -121,6 +121,7 @@ class Worker:
             workdir=self._paths.work(self._database),
             snapshot=snapshot.snapshot,
             start_lsn=snapshot.consistent_point,
+            relay_command=tuple(self._paths.command("relay", self._database)),
         )
         choice = prepared.choice
 

@@ -25,6 +25,7 @@ from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
 from . import finish, plan
 from .account import Account
+from .crew import Crew, cores, processes_for
 from .foreignkeys import add_foreign_keys, read_foreign_keys
 from .formats import Types, choose_format
 from .indexes import PG_CONSTRAINT, IndexBuilder, covered, read_indexes, session_setup
@@ -70,13 +71,15 @@ class Snapshot(t.Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class CopyJob:
-    """What to copy: ``snapshot`` is valid until ``release``; ``start_lsn`` where the stream takes over (any number offline)."""
+    """What to copy: ``snapshot`` is valid until ``release``; ``start_lsn`` where the stream takes over (any number offline);
+    ``relay_command`` the argv of a process of relays (``cli.py relay``), empty where all run in this process."""
 
     spec: MigrationSpec
     database: str
     workdir: Path
     snapshot: str
     start_lsn: int
+    relay_command: tuple[str, ...] = ()
 
 
 class BaseCopy:
@@ -236,7 +239,7 @@ class BaseCopy:
             for round_ in range(RENEWALS + 1):
                 units = self._units(source, control, pending, start_lsn, builder, first=round_ == 0)
                 source.execute("ROLLBACK")
-                lost = copy.run(self._route(snapshot, start_lsn), units)
+                lost = copy.run(self._crew(snapshot, start_lsn, units), units)
                 if round_ == 0:
                     objects.join()
                 release()
@@ -334,10 +337,19 @@ class BaseCopy:
             control.execute(plan.emptying([item]).encode())
             control.execute(f"DELETE FROM {SCHEMA}.chunk WHERE relation = %s", [item.table.qualified])
 
-    def _route(self, snapshot: str, start_lsn: int) -> Route:
-        spec = self._spec
-        return Route(
-            spec.source, spec.target, self._job.database, snapshot, start_lsn, self._formats, self._encoding, self._count, self._restraint
+    def _crew(self, snapshot: str, start_lsn: int, units: t.Sequence[plan.Unit]) -> Crew:
+        spec, job = self._spec, self._job
+        size = sum(unit.bytes for unit in units)
+        processes = processes_for(spec.copy.processes, spec.copy.jobs, size, spec.copy.throttle, cores()) if job.relay_command else 0
+        if processes:
+            self._progress.set(relay_processes=processes)
+        return Crew(
+            Route(spec.source, spec.target, job.database, snapshot, start_lsn, self._formats, self._encoding),
+            command=job.relay_command,
+            processes=processes,
+            rate=spec.copy.throttle,
+            pressure=self._restraint.pressure,
+            moved=self._count,
         )
 
     def _count(self, size: int) -> None:

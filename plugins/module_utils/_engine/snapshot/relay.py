@@ -20,8 +20,8 @@ from ..postgres.identifiers import APPLICATION
 from ..postgres.lsn import format_lsn
 from ..postgres.session import connect_bulk
 from ..spec import Endpoint
+from .pace import Pace
 from .plan import Chunk, PlannedTable, Unit, emptying
-from .restraint import Restraint
 
 QUEUE = 8
 """Buffers between reader and writer: enough to ride out a pause of one side, small enough for any memory."""
@@ -54,7 +54,7 @@ class SnapshotGone(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """What all relays of a copy have in common. ``formats`` is by qualified name; ``encoding`` that of both sessions."""
+    """What all relays of a copy have in common, in whatever process: ``formats`` by qualified name, ``encoding`` of both sessions."""
 
     source: Endpoint
     target: Endpoint
@@ -63,8 +63,10 @@ class Route:
     start_lsn: int
     formats: t.Mapping[str, str]
     encoding: str
-    moved: t.Callable[[int], None]  # told the bytes of each buffer
-    restraint: Restraint | None = None
+
+
+def untold(dummy: int) -> None:
+    """Nobody follows the bytes."""
 
 
 @dataclasses.dataclass
@@ -79,10 +81,15 @@ class Done:
 
 
 class Relay:
-    """A pair of sessions that copies one unit after the other."""
+    """A pair of sessions that copies one unit after the other.
 
-    def __init__(self, route: Route) -> None:
+    :param moved: told the bytes of each buffer. :param pace: how fast it may go; None: as fast as it can.
+    """
+
+    def __init__(self, route: Route, moved: t.Callable[[int], None] = untold, pace: Pace | None = None) -> None:
         self._route = route
+        self._moved = moved
+        self._pace = pace
         self._source: asyncpg.Connection | None = None
         self._target: asyncpg.Connection | None = None
 
@@ -221,13 +228,13 @@ class Relay:
 
         async def buffers() -> t.AsyncIterator[bytes]:
             nonlocal moved
-            restraint, woke = self._route.restraint, clock()
+            woke = clock()
             while (buffer := await queue.get()) is not None:
-                if restraint:
-                    await restraint.pass_(len(buffer), clock() - woke)
+                if self._pace:
+                    await self._pace.pass_(len(buffer), clock() - woke)
                     woke = clock()
                 moved += len(buffer)
-                self._route.moved(len(buffer))
+                self._moved(len(buffer))
                 yield buffer
             await reader  # raises what the reader raised, so that the target's COPY fails with it
 

@@ -1,14 +1,13 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""What holds the base copy back: a rate in bytes a second, the source's standbys, a probe query, and whoever else asks for it.
+"""What holds the base copy back: the source's standbys, a probe query, and whoever else asks for it.
 
 All relays of a copy share one :class:`Restraint`. Pressure is a number from 0 (none) to 1 (stop); the greatest of all counts. It is put
-into practice as a duty cycle: at 0.75 a relay rests three times as long as it worked.
+into practice by :mod:`.pace`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 import typing as t
@@ -21,12 +20,6 @@ from ..spec import MigrationSpec
 
 LOOK = 1.0
 """Seconds between two looks at standbys and probe."""
-
-REST = 0.25
-"""Seconds of one rest; after each the pressure is read again."""
-
-BURST = 0.25
-"""Seconds' worth of bytes that may pass at once after a rest."""
 
 _STANDBYS = """
     SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)), 0)::bigint FROM pg_stat_replication r
@@ -47,7 +40,7 @@ def ramp(value: float, limit: float) -> float:
 class Restraint:
     """See the module.
 
-    :param pressure: the owner's own wish, from 0 to 1; called up to four times a second by each relay, so it must answer at once.
+    :param pressure: the owner's own wish, from 0 to 1; it must answer at once, see :class:`.pace.Pace`.
     :param note: is told once where something that was asked for cannot be watched.
     """
 
@@ -56,9 +49,6 @@ class Restraint:
         self._database = database
         self._wish = pressure
         self._note = note
-        self._rate = spec.copy.throttle
-        self._credit = self._rate * BURST
-        self._filled = time.monotonic()
         self._watched = 0.0
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -75,31 +65,9 @@ class Restraint:
         if self._thread:
             self._thread.join(timeout=5)
 
-    @property
     def pressure(self) -> float:
         """The greatest wish for restraint, from 0 to 1."""
         return min(1.0, max(self._wish(), self._watched))
-
-    async def pass_(self, size: int, worked: float) -> None:
-        """Let ``size`` bytes pass when it is their time; ``worked``: seconds of work since the last call of the same relay."""
-        rested = 0.0
-        while (pressure := self.pressure) > 0:
-            due = min(LOOK * 4, worked * pressure / (1 - pressure)) if pressure < 1 else rested + REST
-            if rested >= due:
-                break
-            pause = min(REST, due - rested)
-            await asyncio.sleep(pause)
-            rested += pause
-        if self._rate > 0:
-            await self._throttle(size)
-
-    async def _throttle(self, size: int) -> None:
-        """Take ``size`` out of what the rate has let in; below nothing, sleep until it is made good."""
-        now = time.monotonic()
-        self._credit = min(self._rate * BURST, self._credit + (now - self._filled) * self._rate) - size
-        self._filled = now
-        if self._credit < 0:
-            await asyncio.sleep(-self._credit / self._rate)
 
     def _watch(self) -> None:
         """Look at the source as long as the copy goes on; a lost session is opened again."""

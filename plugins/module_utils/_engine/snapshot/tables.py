@@ -13,9 +13,10 @@ import typing as t
 from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..postgres.drivers import asyncpg
 from ..postgres.identifiers import SCHEMA
+from .crew import Crew, Hand
 from .plan import PlannedTable, Unit
 from .progress import Progress
-from .relay import Done, Relay, Route, SnapshotGone
+from .relay import Done, SnapshotGone
 from .tools import Stopped
 from .units import Units
 
@@ -75,8 +76,8 @@ class TableCopy:
         self._loading: set[str] = set()
         self.done: list[Done] = []
 
-    def run(self, route: Route, units: t.Sequence[Unit]) -> dict[str, str]:
-        """Copy ``units`` under the snapshot of ``route``.
+    def run(self, crew: Crew, units: t.Sequence[Unit]) -> dict[str, str]:
+        """Copy ``units`` by the relays of ``crew``.
 
         :return: tables that need another snapshot, by qualified name, with the reason.
         :raises CopyError: for the first unit that cannot be copied.
@@ -85,11 +86,15 @@ class TableCopy:
         self._units = Units(units)
         self._lost = {}
         self._left = dict(collections.Counter(planned.table.qualified for unit in units for planned, dummy in unit.parts))
-        asyncio.run(self._run(route))
+        asyncio.run(self._run(crew))
         return self._lost
 
-    async def _run(self, route: Route) -> None:
-        tasks = [asyncio.ensure_future(self._work(route)) for dummy in range(max(1, min(self._jobs, len(self._units))))]
+    async def _run(self, crew: Crew) -> None:
+        async with crew:
+            await self._share_out([crew.hand(number) for number in range(max(1, min(self._jobs, len(self._units))))])
+
+    async def _share_out(self, relays: t.Sequence[Hand]) -> None:
+        tasks = [asyncio.ensure_future(self._work(relay)) for relay in relays]
         watch = asyncio.ensure_future(self._watch())
         try:
             pending: set[asyncio.Future[None]] = {watch, *tasks}
@@ -107,8 +112,7 @@ class TableCopy:
             await asyncio.sleep(STOP_POLL)
         raise Stopped
 
-    async def _work(self, route: Route) -> None:
-        relay = Relay(route)
+    async def _work(self, relay: Hand) -> None:
         try:
             while not self._units.over:
                 unit = self._units.take()
@@ -123,7 +127,7 @@ class TableCopy:
         finally:
             relay.close()
 
-    async def _unit(self, relay: Relay, unit: Unit) -> None:
+    async def _unit(self, relay: Hand, unit: Unit) -> None:
         self._begin(unit)
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -153,7 +157,7 @@ class TableCopy:
 
     # -- locks of others
 
-    async def _stand_back(self, relay: Relay, unit: Unit, exc: Exception) -> None:
+    async def _stand_back(self, relay: Hand, unit: Unit, exc: Exception) -> None:
         """Somebody has locked a table of ``unit``: it is tried again when the others are done, and said who it waits for.
 
         :raises CopyError: PGM3021 when nothing else has been left for :data:`LOCKED_SECONDS`.
