@@ -15,6 +15,7 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA
 from ..spec import MigrationSpec
 from .archive import Archive, Entry, Statement, adapt, wanted
+from .creation import create_side_by_side, split_off
 from .progress import Progress
 from .roles import RolePlan, lend_create, plan_roles, take_back_create
 from .selected import Selected
@@ -228,7 +229,13 @@ class SchemaCopy:
 
     def _run(self, entries: t.Sequence[Entry]) -> None:
         roles = self.roles
-        statements = [adapt(s, unowned=roles.unowned, absent=roles.absent) for s in self._archive.sql(entries)]
+        for together, run in split_off([adapt(s, unowned=roles.unowned, absent=roles.absent) for s in self._archive.sql(entries)]):
+            jobs = self._spec.copy.index_jobs
+            if together and jobs > 1 and self._target.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                run = create_side_by_side(run, self._target, self._spec.target, self._database, jobs, self._stop)
+            self._run_in_order(run)
+
+    def _run_in_order(self, statements: t.Sequence[Statement]) -> None:
         for start in range(0, len(statements), BATCH):
             if self._stop.is_set():
                 raise Stopped
