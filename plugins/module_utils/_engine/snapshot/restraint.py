@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What holds the base copy back: a rate in bytes a second, the source's standbys, a probe query, and whoever else asks for it.
 
-All relays of a copy share one :class:`Restraint`. Pressure is a number from 0 (none) to 1 (stop); the greatest of all counts. It is put
-into practice as a duty cycle: at 0.75 a relay rests three times as long as it worked.
+All relays of a copy, and its large objects, share one :class:`Restraint`. Pressure is a number from 0 (none) to 1 (stop); the greatest of
+all counts. It is put into practice as a duty cycle: at 0.75 a relay rests three times as long as it worked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
 from ..postgres.session import connect
 from ..spec import MigrationSpec
+from .tools import Stopped
 
 LOOK = 1.0
 """Seconds between two looks at standbys and probe."""
@@ -59,6 +60,7 @@ class Restraint:
         self._rate = spec.copy.throttle
         self._credit = self._rate * BURST
         self._filled = time.monotonic()
+        self._lock = threading.Lock()  # large objects pass in a thread of their own
         self._watched = 0.0
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,24 +84,40 @@ class Restraint:
 
     async def pass_(self, size: int, worked: float) -> None:
         """Let ``size`` bytes pass when it is their time; ``worked``: seconds of work since the last call of the same relay."""
+        for pause in self._pauses(size, worked):
+            await asyncio.sleep(pause)
+
+    def wait(self, size: int, worked: float, stop: threading.Event) -> None:
+        """:meth:`pass_` for a thread.
+
+        :raises Stopped: if ``stop`` is set.
+        """
+        for pause in self._pauses(size, worked):
+            if stop.wait(pause):
+                break
+        if stop.is_set():
+            raise Stopped
+
+    def _pauses(self, size: int, worked: float) -> t.Iterator[float]:
+        """Seconds to rest before ``size`` bytes pass, rest after rest."""
         rested = 0.0
         while (pressure := self.pressure) > 0:
             due = min(LOOK * 4, worked * pressure / (1 - pressure)) if pressure < 1 else rested + REST
             if rested >= due:
                 break
             pause = min(REST, due - rested)
-            await asyncio.sleep(pause)
+            yield pause
             rested += pause
-        if self._rate > 0:
-            await self._throttle(size)
+        if self._rate > 0 and (due := self._throttle(size)) > 0:
+            yield due
 
-    async def _throttle(self, size: int) -> None:
-        """Take ``size`` out of what the rate has let in; below nothing, sleep until it is made good."""
-        now = time.monotonic()
-        self._credit = min(self._rate * BURST, self._credit + (now - self._filled) * self._rate) - size
-        self._filled = now
-        if self._credit < 0:
-            await asyncio.sleep(-self._credit / self._rate)
+    def _throttle(self, size: int) -> float:
+        """Take ``size`` out of what the rate has let in; below nothing, the seconds until it is made good."""
+        with self._lock:
+            now = time.monotonic()
+            self._credit = min(self._rate * BURST, self._credit + (now - self._filled) * self._rate) - size
+            self._filled = now
+            return -self._credit / self._rate
 
     def _watch(self) -> None:
         """Look at the source as long as the copy goes on; a lost session is opened again."""
