@@ -12,7 +12,7 @@ import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, CopyError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.ledger import Ledger
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.finish import refresh_matviews
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.largeobjects import sync_differences
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.largeobjects import sync_large_objects
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.tools import connection_string, environment, password_file
 from copylab import Held, assert_equal, copy
@@ -140,8 +140,8 @@ def test_large_objects_and_views_at_the_cutover(
     passwords = {"migrator": spec.source.password, "admin": spec.target.password}
     here, there = (server.connect(source_database, user, passwords[user]) for server, user in ends)
     with here, there:
-        assert sync_differences(here, there) == 4
-        assert sync_differences(here, there) == 0
+        assert sync_large_objects(here, there) == 4
+        assert sync_large_objects(here, there) == 0
         assert refresh_matviews(there) == 1
     assert_equal(source, target, source_database)
 

@@ -8,6 +8,7 @@ import typing as t
 
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes.heartbeat import pressure
+from ansible_collections.pgops.migration.plugins.module_utils._engine.monitor.parts import copied_bar
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service import status
 
 MEGA = 1_000_000
@@ -54,6 +55,16 @@ def test_summary_says_it() -> None:
     soon = {**figures, "verdict": "catching up", "eta_catch_up_seconds": 12.0}
     assert status.summarize({**line, "progress": {"a": soon, "b": never}}).endswith("will not catch up: target apply is the limit")
     assert status.summarize({**line, "progress": {"a": soon}}).endswith("caught up in 12 s")
+
+
+def test_large_objects_are_told_while_they_are_copied() -> None:
+    """In the line of the loop and on the page; not any more when all are there."""
+    figures: dict[str, t.Any] = {"phase": "copying", "chunks_total": 1, "bytes_total": 10, "large_objects_total": 12_000}
+    figures |= {"large_objects_done": 3500, "large_object_bytes": 14_000_000}
+    line: dict[str, t.Any] = {"state": "InProgress", "substate": "MigratingData", "error": None, "progress": {"a": figures}}
+    assert "large objects 3,500 of 12,000, 14.0 MB" in status.summarize(line) and "3,500 of 12,000" in str(copied_bar(figures))
+    figures["large_objects_done"] = 12_000
+    assert "large objects" not in status.summarize(line) and "large objects" not in str(copied_bar(figures))
 
 
 def test_figures_of_a_database_have_it() -> None:

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.pace import Pace
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.restraint import jobs_within, no_pressure, ramp
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.tools import Stopped
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +45,18 @@ def test_full_pressure_stops_until_it_is_less() -> None:
     wishes = [1.0, 1.0, 1.0, 0.0]
     seconds = asyncio.run(pass_all(Pace(0, lambda: wishes.pop(0) if len(wishes) > 1 else wishes[0]), 1, 1))
     assert seconds >= 0.5 and wishes == [0.0]
+
+
+def test_a_thread_shares_the_rate_and_hears_the_stop() -> None:
+    """Large objects are copied by a thread of their own."""
+    brake, stop = Pace(1_000_000, no_pressure), threading.Event()
+    began = time.monotonic()
+    for dummy in range(10):
+        brake.wait(50_000, 0.0, stop)
+    assert time.monotonic() - began > 0.2
+    threading.Timer(0.1, stop.set).start()
+    with pytest.raises(Stopped):
+        brake.wait(1_000_000_000, 0.0, stop)
 
 
 @pytest.mark.parametrize(("value", "limit", "wanted"), [(0, 10, 0), (5, 10, 0), (7.5, 10, 0.5), (10, 10, 1), (99, 10, 1), (99, 0, 0)])

@@ -19,7 +19,7 @@ from ..postgres.lsn import parse_lsn
 from ..postgres.selection import Selection
 from ..postgres.session import connect, server_errors
 from ..snapshot.finish import refresh_matviews
-from ..snapshot.largeobjects import sync_differences
+from ..snapshot.largeobjects import sync_large_objects
 from ..snapshot.sequences import sync_sequences
 from ..spec import MigrationSpec
 from .unlogged import sync_unlogged
@@ -86,4 +86,4 @@ def _sessions(
 def _level(spec: MigrationSpec, source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> dict[str, int]:
     selection = Selection.of(spec.copy)
     partly = spec.copy.present or not selection.everything
-    return {"sequences": sync_sequences(source, target, selection, partly=partly), "large_objects": sync_differences(source, target)}
+    return {"sequences": sync_sequences(source, target, selection, partly=partly), "large_objects": sync_large_objects(source, target)}

@@ -175,9 +175,9 @@ def _refresh_seconds(target: psycopg.Connection[t.Any]) -> float:
 
 
 def _large_object_seconds(source: psycopg.Connection[t.Any]) -> float:
-    """Both sides make digests of all of them, one after the other."""
+    """Both sides make digests of all of them, at the same time."""
     query = "SELECT CASE WHEN EXISTS (SELECT FROM pg_largeobject_metadata) THEN pg_table_size('pg_largeobject') ELSE 0 END::float8"
-    return 2 * float(_rows(source, query)[0][0]) / DIGEST_BYTES_PER_SECOND
+    return float(_rows(source, query)[0][0]) / DIGEST_BYTES_PER_SECOND
 
 
 def _size(target: psycopg.Connection[t.Any]) -> float:

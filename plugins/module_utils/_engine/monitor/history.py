@@ -22,7 +22,8 @@ PERIOD = 2.0
 
 
 COPY_KEYS = ("copied", "bytes_total", "bytes_done", "rows_done", "chunks_total", "chunks_done", "indexes_total", "indexes_done",
-             "tables_queued", "tables_loading", "tables_complete", "tables_errored")  # fmt: skip
+             "tables_queued", "tables_loading", "tables_complete", "tables_errored",
+             "large_objects_total", "large_objects_done", "large_object_bytes")  # fmt: skip
 """Figures of a base copy, which a service that starts again after it does not hear any more."""
 
 

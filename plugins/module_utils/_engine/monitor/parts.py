@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from .markup import Html, el, join
-from .text import Status, human_bytes, human_seconds, stall_text
+from .text import Status, human_bytes, human_seconds, large_objects_text, stall_text
 
 TABLES_OPEN = 15
 """Tables that are shown at once; the others are folded away."""
@@ -111,6 +111,8 @@ def copied_bar(figures: t.Mapping[str, t.Any]) -> Html | None:
     if figures.get("phase") == "copying" and figures.get("rate_bytes_per_second") and done < int(total):
         words += f" · {human_bytes(figures['rate_bytes_per_second'])}/s"
         words += f" · {human_seconds(figures['eta_seconds'])} left" if figures.get("eta_seconds") else ""
+    if large := large_objects_text(figures):
+        words += f" · {large}"
     return el(
         "div", filled_bar(done / int(total), "green" if done >= int(total) else "blue"), el("span", words, cls="small mute"), cls="done"
     )

@@ -18,6 +18,7 @@ from .text import (
     duration,
     human_bytes,
     human_seconds,
+    large_objects_text,
     set_text,
     stall_text,
     verified_text,
@@ -77,4 +78,5 @@ def _databases(status: Status) -> list[str]:
             ]
         )
     stalls = [f"{name}: {stall_text(figures['stalled'])}" for name, figures in progress.items() if figures.get("stalled")]
-    return [*columns(table), *stalls]
+    large = [f"{name}: {text}" for name, figures in progress.items() if (text := large_objects_text(figures))]
+    return [*columns(table), *large, *stalls]

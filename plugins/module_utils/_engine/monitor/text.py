@@ -34,6 +34,12 @@ def stall_text(stall: t.Mapping[str, t.Any] | None) -> str:
     return f"nothing has moved for {stall['seconds']:.0f} s: {stall['text']}" if stall else ""
 
 
+def large_objects_text(figures: t.Mapping[str, t.Any]) -> str:
+    """How far the copy of a database's large objects is; empty where there are none, or all are there."""
+    total, done = int(figures.get("large_objects_total") or 0), int(figures.get("large_objects_done") or 0)
+    return f"large objects {done:,} of {total:,}, {human_bytes(int(figures.get('large_object_bytes') or 0))}" if done < total else ""
+
+
 def duration(seconds: float | None) -> str:
     """``4360`` as ``1:12:40``."""
     if seconds is None:

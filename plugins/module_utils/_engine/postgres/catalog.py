@@ -154,12 +154,14 @@ PIECE = 4 << 20
 
 def large_object_digest(oid: str) -> str:
     """SQL expression for a digest of the content of the large object with the OID ``oid``, another expression. It is read in pieces,
-    because ``lo_get`` answers with 1 GB at most (manual 35.4)."""
+    because ``lo_get`` answers with 1 GB at most (manual 35.4), of which no more than the digest is kept: PostgreSQL writes what a
+    recursive query has found into temporary files."""
     return f"""
-        coalesce((WITH RECURSIVE p(i, d) AS (
-             SELECT 0::bigint, lo_get({oid}, 0, {PIECE})
-             UNION ALL SELECT i + 1, lo_get({oid}, (i + 1) * {PIECE}, {PIECE}) FROM p WHERE length(d) = {PIECE})
-           SELECT string_agg(md5(d), '' ORDER BY i) FROM p), '')"""
+        coalesce((WITH RECURSIVE p(i, h, n) AS (
+             SELECT 0::bigint, md5(d), length(d) FROM (SELECT lo_get({oid}, 0, {PIECE}) AS d OFFSET 0) f
+             UNION ALL SELECT i + 1, md5(d), length(d)
+               FROM (SELECT i, lo_get({oid}, (i + 1) * {PIECE}, {PIECE}) AS d FROM p WHERE n = {PIECE} OFFSET 0) f)
+           SELECT string_agg(h, '' ORDER BY i) FROM p), '')"""
 
 
 def is_selection(names: t.Iterable[str]) -> bool:

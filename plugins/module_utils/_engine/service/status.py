@@ -9,7 +9,7 @@ import time
 import typing as t
 
 from ..migration.catalogue import now
-from ..monitor.text import human_bytes, stall_text
+from ..monitor.text import human_bytes, large_objects_text, stall_text
 from .copyforecast import CopyForecast
 
 RATE_SECONDS = 20.0
@@ -165,6 +165,8 @@ def _copy_line(name: str, figures: t.Mapping[str, t.Any]) -> str:
     if figures.get("chunks_total"):
         words.append(f"{figures.get('chunks_done', 0)} of {figures['chunks_total']} chunks")
         words.append(f"{human_bytes(figures.get('bytes_done', 0))} of {human_bytes(figures.get('bytes_total', 0))}")
+    if large := large_objects_text(figures):
+        words.append(large)
     if figures.get("indexes_done"):
         words.append(f"indexes {figures['indexes_done']} of {figures.get('indexes_total', 0)}")
     if figures.get("rate_bytes_per_second"):

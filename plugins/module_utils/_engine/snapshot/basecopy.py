@@ -29,7 +29,8 @@ from .crew import Crew, cores, processes_for
 from .foreignkeys import add_foreign_keys, read_foreign_keys
 from .formats import Types, choose_format
 from .indexes import PG_CONSTRAINT, IndexBuilder, covered, read_indexes, session_setup
-from .largeobjects import copy_large_objects
+from .largeobjects import LargeObjects, count_large_objects
+from .pace import Pace
 from .pool import TargetPool
 from .present import PresentSchema
 from .progress import Progress
@@ -109,7 +110,7 @@ class BaseCopy:
         self._stop = stop
         self._renew = renew
         self._restraint = Restraint(job.spec, job.database, pressure, self._progress.note)
-        self._moved = 0
+        self._pace = Pace(job.spec.copy.throttle, self._restraint.pressure)
         self._formats: dict[str, str] = {}
 
     def standstill(self) -> float:
@@ -347,22 +348,50 @@ class BaseCopy:
             Route(spec.source, spec.target, job.database, snapshot, start_lsn, self._formats, self._encoding),
             command=job.relay_command,
             processes=processes,
-            rate=spec.copy.throttle,
+            pace=self._pace,
             pressure=self._restraint.pressure,
             moved=self._count,
         )
 
     def _count(self, size: int) -> None:
-        self._moved += size
-        self._progress.set(bytes_moved=self._moved)
+        self._progress.add(bytes_moved=size)
 
     def _large_objects(self, snapshot: str) -> None:
         with contextlib.ExitStack() as open_:
             source = self._under_snapshot(open_, snapshot)
+            total = count_large_objects(source)
+            if not total:
+                return
             target = open_.enter_context(connect(self._spec.target, self._job.database, purpose="large objects"))
-            count = copy_large_objects(source, target, self._stop)
-            if count:
-                self._progress.set(large_objects_done=count)
+            self._progress.set(large_objects_total=total, large_objects_done=0, large_object_bytes=0)
+            objects = LargeObjects(source, target, self._let_pass(), lambda count: self._progress.add(large_objects_done=count))
+            try:
+                objects.copy()
+            except psycopg.Error as exc:
+                if lost(exc):
+                    raise
+                words = exc.diag.message_primary or " ".join(str(exc).split())
+                raise CopyError(
+                    f"Could not copy the large objects of {self._job.database}: {words} (SQLSTATE {exc.sqlstate or 'none'}).",
+                    code="PGM3010",
+                    sqlstate=exc.sqlstate or "",
+                    hint="On the source: GRANT SELECT ON LARGE OBJECT to the migration's user." if exc.sqlstate == "42501" else "",
+                ) from exc
+            for note in objects.notes:
+                self._progress.note(note)
+
+    def _let_pass(self) -> t.Callable[[int], None]:
+        """What lets bytes of large objects pass when it is their time, as the relays do with rows."""
+        woke = time.monotonic()
+
+        def let(size: int) -> None:
+            nonlocal woke
+            self._pace.wait(size, time.monotonic() - woke, self._stop)
+            woke = time.monotonic()
+            self._progress.add(large_object_bytes=size)
+            self._count(size)
+
+        return let
 
     # -- the rest
 

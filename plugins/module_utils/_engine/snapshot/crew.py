@@ -66,8 +66,8 @@ class Crew:
     """The relays of one round of a copy; an asynchronous context.
 
     :param command: argv of a process of relays, to which ``--link DESCRIPTOR`` is added.
-    :param processes: how many of them; 0: the relays run here.
-    :param rate: see :class:`.pace.Pace`. :param pressure: likewise. :param moved: told the bytes that were sent on.
+    :param processes: how many of them; 0: the relays run here, at ``pace``.
+    :param pressure: the wish for restraint that processes are told of, see :class:`.pace.Pace`. :param moved: told the bytes sent on.
     """
 
     def __init__(
@@ -76,13 +76,12 @@ class Crew:
         *,
         command: t.Sequence[str] = (),
         processes: int = 0,
-        rate: int = 0,
+        pace: Pace | None = None,
         pressure: t.Callable[[], float] = no_pressure,
         moved: t.Callable[[int], None] = untold,
     ) -> None:
-        self._route, self._rate, self._pressure, self._moved = route, rate, pressure, moved
-        self._pace = Pace(rate, pressure)
-        self._processes = [RelayProcess(command, Begin(route, rate), moved) for dummy in range(processes)]
+        self._route, self._pace, self._pressure, self._moved = route, pace, pressure, moved
+        self._processes = [RelayProcess(command, Begin(route), moved) for dummy in range(processes)]
         self._teller: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Crew:

@@ -1,115 +1,186 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""Large objects with owner, grants and comment: copied in batches under the snapshot, and brought level at the cutover.
+"""Large objects: copied in batches under the snapshot, and brought level at the cutover.
 
-Logical decoding does not carry them (PostgreSQL manual 29.8), so the cutover compares both sides and repeats what differs.
+Logical decoding does not carry them (PostgreSQL manual 29.8), so the cutover compares both sides and repeats what differs. Copy and cutover
+walk through the OIDs of both sides in stretches, so that memory does not depend on how many there are.
 """
 
 from __future__ import annotations
 
-import threading
+import concurrent.futures
 import typing as t
 
 from ..postgres.catalog import PIECE, large_object_digest
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import quote_ident, quote_literal
-from .tools import Stopped
+from .largeobjectrights import Facts, Rights, read_facts, read_facts_after
 
-BATCH = 100
-"""Large objects in one target transaction: each is a lock, and the lock table is finite."""
+STRETCH = 500
+"""Large objects that are looked at, and written in one transaction, at once: each is a lock, and the lock table is finite."""
 
-_DIGEST = f"""
-    SELECT m.oid::bigint, {large_object_digest("m.oid")} || md5(coalesce(obj_description(m.oid, 'pg_largeobject'), ''))
-      FROM pg_largeobject_metadata m WHERE m.oid = ANY(%s::bigint[]::oid[])"""
+SMALL = 256 << 10
+"""Bytes below which an object is read whole together with others; larger ones are read in pieces of :data:`PIECE`."""
+
+BATCH_BYTES = 4 << 20
+"""Bytes of small objects that are written by one statement."""
+
+LAST = (1 << 32) - 1
+"""The greatest OID."""
+
+_READ = f"SELECT o.oid::bigint, lo_get(o.oid, 0, {SMALL}) FROM unnest(%s::bigint[]::oid[]) o(oid)"
+_WRITE = "SELECT count(lo_from_bytea(o.oid, o.content)) FROM unnest(%s::bigint[]::oid[], %b::bytea[]) o(oid, content)"
+_REMOVE = "SELECT count(lo_unlink(o.oid)) FROM unnest(%s::bigint[]::oid[]) o(oid)"
+_DIGEST = f"SELECT o.oid::bigint, {large_object_digest('o.oid')} FROM unnest(%s::bigint[]::oid[]) o(oid)"
 
 
-def list_large_objects(conn: psycopg.Connection[t.Any]) -> list[int]:
-    """OIDs of all large objects."""
-    return [int(row[0]) for row in conn.execute("SELECT oid::bigint FROM pg_largeobject_metadata ORDER BY oid")]
+def _ignore(number: int) -> None:
+    """Nobody wants to know."""
 
 
-def copy_large_objects(
-    source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], stop: threading.Event, oids: t.Sequence[int] | None = None
-) -> int:
-    """Bring the large objects ``oids`` (default: those that the target lacks) to the target.
+def count_large_objects(conn: psycopg.Connection[t.Any]) -> int:
+    """How many large objects the database has."""
+    row = conn.execute("SELECT count(*) FROM pg_largeobject_metadata").fetchone()
+    return int(row[0]) if row else 0
 
-    :param source: a session; in a transaction with the migration's snapshot where that is wanted.
-    :return: how many were written.
-    :raises Stopped: between two pieces, after the stop event was set.
+
+class LargeObjects:
+    """The large objects of one database on their way from ``source`` to ``target``.
+
+    :param source: a session in a transaction whose snapshot decides what there is.
+    :param target: a session in autocommit.
+    :param moved: is told the bytes that are about to be written, at least once a batch; what it raises is raised, and a transaction that is
+        under way is rolled back.
+    :param settled: is told of how many objects more nothing is left to do.
     """
-    if oids is None:
-        there = set(list_large_objects(target))
-        oids = [oid for oid in list_large_objects(source) if oid not in there]
-    roles = {row[0] for row in target.execute("SELECT rolname::text FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER')")}
-    known = {row[0] for row in target.execute("SELECT rolname::text FROM pg_roles")}
-    for start in range(0, len(oids), BATCH):
-        with target.transaction():
-            for oid in oids[start : start + BATCH]:
-                _content(source, target, oid, stop)
-                _dress(source, target, oid, roles, known)
-    return len(oids)
 
+    def __init__(
+        self,
+        source: psycopg.Connection[t.Any],
+        target: psycopg.Connection[t.Any],
+        moved: t.Callable[[int], None] = _ignore,
+        settled: t.Callable[[int], None] = _ignore,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._moved = moved
+        self._settled = settled
+        self._rights = Rights(target)
 
-def _content(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], oid: int, stop: threading.Event) -> None:
-    target.execute("SELECT lo_create(%s)", [oid])
-    offset = 0
-    while True:
-        if stop.is_set():
-            raise Stopped
-        row = source.execute("SELECT lo_get(%s::bigint::oid, %s::bigint, %s::int)", [oid, offset, PIECE], binary=True).fetchone()
-        piece = bytes(row[0]) if row else b""
-        if piece:
-            target.execute("SELECT lo_put(%s::bigint::oid, %s::bigint, %b)", [oid, offset, piece])
-        offset += len(piece)
-        if len(piece) < PIECE:
+    @property
+    def notes(self) -> list[str]:
+        """What was left out so far, for people."""
+        return self._rights.notes
+
+    def copy(self) -> int:
+        """Write those that the target lacks; how many they were."""
+        count = 0
+        for ours, theirs in self._stretches():
+            missing = {oid: facts for oid, facts in ours.items() if oid not in theirs}
+            self._settled(len(ours) - len(missing))
+            self._write(missing, frozenset())
+            count += len(missing)
+        return count
+
+    def sync(self) -> int:
+        """Make the target's equal to the source's in content, owner, grants and comment; how many were written, changed or removed."""
+        count = 0
+        for ours, theirs in self._stretches():
+            surplus = sorted(theirs.keys() - ours.keys())
+            differing = self._differing(sorted(ours.keys() & theirs.keys()))
+            written = {oid: facts for oid, facts in ours.items() if oid not in theirs or oid in differing}
+            kept = {oid: facts for oid, facts in theirs.items() if oid in ours and oid not in differing}
+            if surplus:
+                self._target.execute(_REMOVE, [surplus])
+            changed = self._rights.level(ours, kept)
+            self._write(written, differing)
+            count += len(surplus) + changed + len(written)
+        return count
+
+    def _stretches(self) -> t.Iterator[tuple[dict[int, Facts], dict[int, Facts]]]:
+        """All large objects of source and target, stretch after stretch of OIDs, :data:`STRETCH` of a side at most."""
+        low = 0
+        while low < LAST:
+            self._moved(0)
+            sides = [read_facts_after(conn, low, STRETCH) for conn in (self._source, self._target)]
+            low = min((max(found) for found in sides if len(found) == STRETCH), default=LAST)
+            ours, theirs = ({oid: facts for oid, facts in found.items() if oid <= low} for found in sides)
+            yield ours, theirs
+
+    def _differing(self, oids: list[int]) -> frozenset[int]:
+        """Those of ``oids`` whose contents differ, by digests that both servers make at the same time."""
+        if not oids:
+            return frozenset()
+
+        def digests(conn: psycopg.Connection[t.Any]) -> dict[int, str]:
+            return dict(conn.execute(_DIGEST, [oids]).fetchall())
+
+        with concurrent.futures.ThreadPoolExecutor(1) as other:
+            there = other.submit(digests, self._target)
+            ours, theirs = digests(self._source), there.result()
+        return frozenset(oid for oid in oids if ours.get(oid) != theirs.get(oid))
+
+    def _write(self, wanted: t.Mapping[int, Facts], old: t.Collection[int]) -> None:
+        """Write the objects ``wanted``; those of ``old`` are there with another content."""
+        if not wanted:
             return
+        long = []
+        batch: dict[int, bytes] = {}
+        size = 0
+        with self._source.cursor(binary=True) as cursor:
+            for oid, content in cursor.stream(_READ, [list(wanted)]):
+                if len(content) == SMALL:
+                    long.append(oid)
+                    continue
+                batch[oid] = content
+                size += len(content)
+                if size >= BATCH_BYTES:
+                    self._write_batch(batch, wanted, old)
+                    batch, size = {}, 0
+        self._write_batch(batch, wanted, old)
+        for oid in long:
+            self._write_long(oid, wanted, old)
+
+    def _write_batch(self, batch: dict[int, bytes], wanted: t.Mapping[int, Facts], old: t.Collection[int]) -> None:
+        if not batch:
+            return
+        oids = list(batch)
+        self._moved(sum(len(content) for content in batch.values()))
+        with self._target.transaction():
+            if stale := [oid for oid in oids if oid in old]:
+                self._target.execute(_REMOVE, [stale])
+            self._target.execute(_WRITE, [oids, list(batch.values())])
+            self._rights.level(wanted, read_facts(self._target, oids))
+        self._settled(len(oids))
+
+    def _write_long(self, oid: int, wanted: t.Mapping[int, Facts], old: t.Collection[int]) -> None:
+        """One object piece by piece; pieces that hold nothing but zeros stay the holes that they may be on the source."""
+        with self._target.transaction():
+            if oid in old:
+                self._target.execute(_REMOVE, [[oid]])
+            self._target.execute("SELECT lo_create(%s)", [oid])
+            offset = end = 0
+            while piece := self._piece(oid, offset):
+                offset += len(piece)
+                self._moved(len(piece))
+                if piece.count(0) < len(piece):
+                    self._put(oid, offset - len(piece), piece)
+                    end = offset
+            if end < offset:  # its length is a fact, too
+                self._put(oid, offset - 1, b"\0")
+            self._rights.level(wanted, read_facts(self._target, [oid]))
+        self._settled(1)
+
+    def _piece(self, oid: int, offset: int) -> bytes:
+        query = "SELECT lo_get(%s::bigint::oid, %s::bigint, %s::int)"
+        row = self._source.execute(query, [oid, offset, PIECE], binary=True).fetchone()
+        return bytes(row[0]) if row else b""
+
+    def _put(self, oid: int, offset: int, piece: bytes) -> None:
+        self._target.execute("SELECT lo_put(%s::bigint::oid, %s::bigint, %b)", [oid, offset, piece])
 
 
-def _dress(
-    source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], oid: int, roles: t.Collection[str], known: t.Collection[str]
-) -> None:
-    """Comment, grants and owner of one large object; the owner last, because then we may no longer be it."""
-    row = source.execute(
-        "SELECT pg_get_userbyid(lomowner)::text, obj_description(oid, 'pg_largeobject') FROM pg_largeobject_metadata WHERE oid = %s", [oid]
-    ).fetchone()
-    if row is None:
-        return
-    owner, comment = row
-    statements = [f"COMMENT ON LARGE OBJECT {oid} IS {quote_literal(comment)}"] if comment is not None else []
-    if owner in roles:
-        statements.append(f"ALTER LARGE OBJECT {oid} OWNER TO {quote_ident(owner)}")
-    grants = source.execute(
-        "SELECT CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable"
-        " FROM pg_largeobject_metadata m, aclexplode(m.lomacl) a WHERE m.oid = %s AND a.grantee <> m.lomowner",
-        [oid],
-    )
-    for grantee, privilege, grantable in grants:
-        if not grantee or grantee in known:
-            to = quote_ident(grantee) if grantee else "PUBLIC"
-            statements.append(f"GRANT {privilege} ON LARGE OBJECT {oid} TO {to}{' WITH GRANT OPTION' if grantable else ''}")
-    if statements:
-        target.execute("; ".join(statements).encode())
-
-
-def sync_differences(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> int:
-    """Make the target's large objects equal to the source's: missing and differing ones are written, surplus ones removed.
-
-    Differing means another content or comment, compared by digests made on the servers; owners and grants come along with those written.
-
-    :return: how many were written or removed.
-    """
-    here, there = set(list_large_objects(source)), set(list_large_objects(target))
-    surplus = sorted(there - here)
-    common = sorted(here & there)
-    differing = []
-    for start in range(0, len(common), BATCH):
-        part = common[start : start + BATCH]
-        mine, theirs = (dict(conn.execute(_DIGEST, [part]).fetchall()) for conn in (source, target))
-        differing += [oid for oid in part if mine.get(oid) != theirs.get(oid)]
-    for start in range(0, len(surplus + differing), BATCH):
-        with target.transaction():
-            for oid in (surplus + differing)[start : start + BATCH]:
-                target.execute("SELECT lo_unlink(%s)", [oid])
-    written = sorted(here - there) + differing
-    copy_large_objects(source, target, threading.Event(), written)
-    return len(written) + len(surplus)
+def sync_large_objects(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> int:
+    """Make the target's large objects equal to the source's as of now, see :meth:`LargeObjects.sync`; both sessions are in autocommit."""
+    with source.transaction():
+        source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return LargeObjects(source, target).sync()

@@ -21,7 +21,7 @@ from ..postgres.identifiers import quote_literal
 from ..postgres.selection import Selection, chosen_tables
 from ..postgres.session import connect
 from ..spec import MigrationSpec
-from .largeobjects import list_large_objects
+from .largeobjects import count_large_objects
 from .progress import Progress
 from .target import key_of_ledger, read_facts
 
@@ -55,7 +55,7 @@ def look(source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], s
     rights = _missing_rights(target, common)
     rows = [table for table in wanted if table.kind == "r" and table.qualified in there and not any(table.qualified in r for r in rights)]
     filled = _filled(target, rows)
-    return Look(tuple(differences), tuple(rights), tuple(filled), len(list_large_objects(target)))
+    return Look(tuple(differences), tuple(rights), tuple(filled), count_large_objects(target))
 
 
 def _differences(table: Table, there: Table | None) -> t.Iterator[str]:

@@ -37,7 +37,7 @@ class RelayHost:
     def __init__(self, begin: Begin, writer: asyncio.StreamWriter) -> None:
         self._route, self._writer = begin.route, writer
         self._pressure = 0.0
-        self._pace = Pace(begin.rate, lambda: self._pressure)
+        self._pace = Pace(0, lambda: self._pressure)
         self._relays: dict[int, Relay] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._moved = 0

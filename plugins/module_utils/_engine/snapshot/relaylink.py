@@ -21,10 +21,9 @@ _LENGTH = struct.Struct("!I")
 
 @dataclasses.dataclass(frozen=True)
 class Begin:
-    """First of all: the way that the relays go, and their throttle in bytes a second (0: none)."""
+    """First of all: the way that the relays go."""
 
     route: Route
-    rate: int
 
 
 @dataclasses.dataclass(frozen=True)

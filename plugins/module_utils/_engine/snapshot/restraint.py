@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What holds the base copy back: the source's standbys, a probe query, and whoever else asks for it.
 
-All relays of a copy share one :class:`Restraint`. Pressure is a number from 0 (none) to 1 (stop); the greatest of all counts. It is put
-into practice by :mod:`.pace`.
+All relays of a copy, and its large objects, share one :class:`Restraint`. Pressure is a number from 0 (none) to 1 (stop); the greatest of
+all counts. It is put into practice by :mod:`.pace`.
 """
 
 from __future__ import annotations
