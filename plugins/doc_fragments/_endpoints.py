@@ -35,34 +35,49 @@ options:
         default: on_premises
       host:
         description:
-          - Name or address.
+          - Name or address. Required, here or in the service.
         type: str
-        required: true
       port:
         description:
-          - TCP port.
+          - TCP port; C(5432) where neither this nor the service says it.
         type: int
-        default: 5432
       user:
         description:
-          - Role to log in as. No superuser is needed for a migration.
+          - Role to log in as. No superuser is needed for a migration. Required, here or in the service.
         type: str
-        required: true
       password:
         description:
-          - Its password. Leave it out where the server asks for none, or a client certificate is used.
+          - Its password. Leave it out where the server asks for none, a client certificate is used, or a file has it.
         type: str
+      passfile:
+        description:
+          - Password file of libpq's on the host that runs the module, read by the user that the module runs as, with lines
+            C(host:port:database:user:password). It is read when no password is given.
+          - It must not be open to others (mode 0600), and one of its lines must fit, with O(source.dbname) as the database.
+          - The file C(~/.pgpass) is read only when it is named here.
+        type: path
+      service:
+        description:
+          - Section of a connection service file of libpq's on the host that runs the module. What is given beside it counts more than the
+            service.
+          - It may say host, port, user, password, passfile, dbname, connect_timeout, sslmode, sslrootcert, sslcert and sslkey.
+            A file that holds the password must not be open to others.
+        type: str
+      service_file:
+        description:
+          - The file with O(source.service). By default the section is looked for in C(~/.pg_service.conf) of the user that the module runs
+            as, then in C(/etc/postgresql-common/pg_service.conf) and C(/etc/sysconfig/pgsql/pg_service.conf).
+        type: path
       dbname:
         description:
-          - Database to connect to for what concerns the whole server.
+          - Database to connect to for what concerns the whole server; C(postgres) where neither this nor the service says it.
         type: str
-        default: postgres
       sslmode:
         description:
           - TLS mode as libpq defines it. Use V(verify-full) wherever the server has a certificate that can be checked.
+          - V(prefer) where neither this nor the service says it.
         type: str
         choices: [disable, allow, prefer, require, verify-ca, verify-full]
-        default: prefer
       sslrootcert:
         description:
           - File on the host that runs the module, with the certificates of the authorities to trust.
@@ -77,9 +92,8 @@ options:
         type: path
       connect_timeout:
         description:
-          - Seconds to wait for a connection.
+          - Seconds to wait for a connection; C(10) where neither this nor the service says it.
         type: int
-        default: 10
       storage_gb:
         description:
           - Size of the server's disk in GB, which a server cannot be asked for; V(0) is not given.
@@ -129,34 +143,49 @@ options:
         default: azure_flexible
       host:
         description:
-          - Name or address.
+          - Name or address. Required, here or in the service.
         type: str
-        required: true
       port:
         description:
-          - TCP port.
+          - TCP port; C(5432) where neither this nor the service says it.
         type: int
-        default: 5432
       user:
         description:
-          - Role to log in as. No superuser is needed for a migration.
+          - Role to log in as. No superuser is needed for a migration. Required, here or in the service.
         type: str
-        required: true
       password:
         description:
-          - Its password. Leave it out where the server asks for none, or a client certificate is used.
+          - Its password. Leave it out where the server asks for none, a client certificate is used, or a file has it.
         type: str
+      passfile:
+        description:
+          - Password file of libpq's on the host that runs the module, read by the user that the module runs as, with lines
+            C(host:port:database:user:password). It is read when no password is given.
+          - It must not be open to others (mode 0600), and one of its lines must fit, with O(target.dbname) as the database.
+          - The file C(~/.pgpass) is read only when it is named here.
+        type: path
+      service:
+        description:
+          - Section of a connection service file of libpq's on the host that runs the module. What is given beside it counts more than the
+            service.
+          - It may say host, port, user, password, passfile, dbname, connect_timeout, sslmode, sslrootcert, sslcert and sslkey.
+            A file that holds the password must not be open to others.
+        type: str
+      service_file:
+        description:
+          - The file with O(target.service). By default the section is looked for in C(~/.pg_service.conf) of the user that the module runs
+            as, then in C(/etc/postgresql-common/pg_service.conf) and C(/etc/sysconfig/pgsql/pg_service.conf).
+        type: path
       dbname:
         description:
-          - Database to connect to for what concerns the whole server.
+          - Database to connect to for what concerns the whole server; C(postgres) where neither this nor the service says it.
         type: str
-        default: postgres
       sslmode:
         description:
           - TLS mode as libpq defines it. Use V(verify-full) wherever the server has a certificate that can be checked.
+          - V(prefer) where neither this nor the service says it.
         type: str
         choices: [disable, allow, prefer, require, verify-ca, verify-full]
-        default: prefer
       sslrootcert:
         description:
           - File on the host that runs the module, with the certificates of the authorities to trust.
@@ -171,9 +200,8 @@ options:
         type: path
       connect_timeout:
         description:
-          - Seconds to wait for a connection.
+          - Seconds to wait for a connection; C(10) where neither this nor the service says it.
         type: int
-        default: 10
       storage_gb:
         description:
           - Size of the server's disk in GB, which a server cannot be asked for; V(0) is not given.

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
 """Law 11: passwords of both endpoints, in every playbook at ``-vvv``: not in what is shown, in logs, in state, in any process's
-arguments or environment, in unit files."""
+arguments or environment, in unit files. The source's stands in the inventory, the target's in a password file that a service names."""
 
 from __future__ import annotations
 
@@ -82,9 +82,15 @@ def test_a_canary_is_found_nowhere(source: lab.Server, source_database: str, can
     target, left, right = canaries
     home = tmp_path / "home"
     source.execute("CREATE TABLE a (i int PRIMARY KEY); INSERT INTO a VALUES (1); ALTER TABLE a OWNER TO app", source_database)
-    ends = {"source": {"user": "canary_mover", "password": left}, "target": {"user": "canary_admin", "password": right}}
+    kept, services = tmp_path / "passwords", tmp_path / "services"
+    kept.write_text(f"*:{target.port}:postgres:canary_admin:{right}\n", encoding="utf-8")
+    kept.chmod(0o600)
+    address = f"host={target.host}\nport={target.port}\nuser=canary_admin\nsslmode=disable\npassfile={kept}\n"
+    services.write_text(f"[canary]\n{address}", encoding="utf-8")
+    described = describe(source, target, "canary", [source_database], source={"user": "canary_mover", "password": left})
+    described["target"] = {"type": "self_managed", "service": "canary", "service_file": str(services)}
     variables = {
-        "pg_migration": describe(source, target, "canary", [source_database], **ends),
+        "pg_migration": described,
         "pg_migration_home": str(home),
         "pg_migration_supervisor": "process",
         "pg_migration_python": sys.executable,

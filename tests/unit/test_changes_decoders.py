@@ -94,6 +94,7 @@ def test_wal2json_refuses_what_it_cannot_read(raw: bytes) -> None:
 def test_table_filter_escapes() -> None:
     """Names with every special character; many tables are asked for by schema."""
     assert table_filter([("a.b \\c", "x, y*'z"), ("public", "t")])["add-tables"] == r"a\.b\ \\c.x\,\ y\*\'z,public.t"
+    assert table_filter([("s", "\ft\x0b\r\n\t")])["add-tables"] == "s.\\\ft\\\x0b\\\r\\\n\\\t"
     many = [("s t", f"t{i}") for i in range(1000)]
     options = table_filter(many, [*many, ("s t", "mat.view"), ("elsewhere", "x")])
     assert (options["add-tables"], options["filter-tables"]) == (r"s\ t.*", r"s\ t.mat\.view")

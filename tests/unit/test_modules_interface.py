@@ -14,6 +14,7 @@ import yaml
 from ansible_collections.pgops.migration.plugins.module_utils._ansible import options
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.argspec import ArgumentSpec
 from ansible_collections.pgops.migration.plugins.module_utils._engine import spec
+from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres import loginfiles
 
 REPO = Path(__file__).resolve().parents[2]
 MODULES = sorted(path.stem for path in (REPO / "plugins" / "modules").glob("*.py"))
@@ -76,7 +77,7 @@ def test_options_mirror_the_specification() -> None:
     taken = options.migration_options().options
     assert set(taken) - {"home", "supervisor"} == field_names(spec.MigrationSpec) - {"back_of"}
     for side in ("source", "target"):
-        assert set(taken[side]["options"]) == field_names(spec.Endpoint) - {"side", "tag"}
+        assert set(taken[side]["options"]) - set(loginfiles.NAMES) == field_names(spec.Endpoint) - {"side", "tag"}
         assert taken[side]["options"]["password"]["no_log"] is True
     for name, kind in SECTIONS.items():
         assert set(taken[name]["options"]) == field_names(kind)

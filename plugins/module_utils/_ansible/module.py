@@ -14,7 +14,8 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from .._engine.errors import MigrationError
-from .._engine.spec import Endpoint, MigrationSpec
+from .._engine.postgres.loginfiles import resolve
+from .._engine.spec import Endpoint, MigrationSpec, endpoint_from
 from .argspec import ArgumentSpec
 from .redact import Redactor
 from .result import Result
@@ -51,14 +52,23 @@ class MigrationModule:
 
         :raises SpecificationError: what is wrong with it.
         """
-        spec = MigrationSpec.from_dict({key: self.params[key] for key in SPEC_KEYS})
+        given = {key: self.params[key] for key in SPEC_KEYS}
+        spec = MigrationSpec.from_dict({**given, "source": self._login("source"), "target": self._login("target")})
         self.result.add(migration=spec.name)
         return spec
 
     def endpoint(self, side: str) -> Endpoint:
-        """The server on ``side``, for modules that take no whole migration."""
-        values = {k: v for k, v in self.params[side].items() if v is not None}
-        return Endpoint(side=side, **values)
+        """The server on ``side``, for modules that take no whole migration.
+
+        :raises SpecificationError: what is wrong with it.
+        """
+        return endpoint_from(side, self._login(side))
+
+    def _login(self, side: str) -> dict[str, t.Any]:
+        """What the task says of a server, with what the files that it names say; a password from there is a secret as well."""
+        values = resolve(side, self.params[side])
+        self._redactor.add(values.get("password"))
+        return values
 
     def manager(self) -> Manager:
         """What looks after the migrations of this host; imported late, so that reading modules stay small."""

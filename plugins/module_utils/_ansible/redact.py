@@ -29,11 +29,15 @@ class Redactor:
     """Masks ``secrets`` and everything that looks like one."""
 
     def __init__(self, secrets: t.Iterable[str | None]) -> None:
-        forms: set[str] = set()
+        self._forms: list[str] = []
         for secret in secrets:
-            if secret and len(secret) >= SHORTEST:
-                forms |= {secret, secret.replace("'", "''"), urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret)}
-        self._forms = sorted(forms, key=len, reverse=True)
+            self.add(secret)
+
+    def add(self, secret: str | None) -> None:
+        """Mask ``secret`` too."""
+        if secret and len(secret) >= SHORTEST:
+            forms = {secret, secret.replace("'", "''"), urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret)}
+            self._forms = sorted(forms.union(self._forms), key=len, reverse=True)
 
     def text(self, value: str) -> str:
         """``value`` without secrets."""

@@ -292,8 +292,8 @@ class MigrationSpec:
             raise SpecificationError("pg_migration.databases must be a list of database names, or [all].")
         spec = cls(
             name=check_name(data.get("name", "")),
-            source=_endpoint("source", data.get("source"), SOURCE_TYPES, "on_premises"),
-            target=_endpoint("target", data.get("target"), TARGET_TYPES, "azure_flexible"),
+            source=endpoint_from("source", data.get("source")),
+            target=endpoint_from("target", data.get("target")),
             databases=tuple(databases),
             option=_choice("option", data.get("option", "validate_and_migrate"), OPTIONS),
             mode=_choice("mode", data.get("mode", "offline"), MODES),
@@ -427,14 +427,19 @@ def _choice(key: str, value: t.Any, allowed: t.Sequence[str]) -> str:
     return str(value)
 
 
-def _endpoint(side: str, data: t.Any, types: t.Sequence[str], default_type: str) -> Endpoint:
+def endpoint_from(side: str, data: t.Any) -> Endpoint:
+    """The server that ``data`` describes, as the inventory's ``pg_migration.source`` or ``target``; ``side`` is which of them.
+
+    :raises SpecificationError: naming the key that is wrong and what is allowed there.
+    """
+    types, default_type = (SOURCE_TYPES, "on_premises") if side == "source" else (TARGET_TYPES, "azure_flexible")
     if not isinstance(data, dict):
         raise SpecificationError(f"pg_migration.{side} is missing.", hint=f"Give {side}: {{type, host, port, user, password, sslmode}}.")
     values = {k: v for k, v in data.items() if v is not None and k not in ("side", "tag")}
     _refuse_unknown(f"pg_migration.{side}", values, {f.name for f in dataclasses.fields(Endpoint)})
     for key in ("host", "user"):
         if not values.get(key):
-            raise SpecificationError(f"pg_migration.{side}.{key} is missing.")
+            raise SpecificationError(f"pg_migration.{side}.{key} is missing.", hint="Give it there, or by a service of libpq's.")
     values["type"] = _choice(f"{side}.type", values.get("type", default_type), types)
     _choice(f"{side}.sslmode", values.get("sslmode", "prefer"), SSLMODES)
     return Endpoint(side=side, **_typed(f"{side}", Endpoint, values))

@@ -17,7 +17,7 @@ from ..globals.parameters import compare, read_parameters
 from ..migration.catalogue import now
 from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import quote_ident, quote_literal, quote_qualified
+from ..postgres.identifiers import quote_conninfo, quote_ident, quote_literal, quote_qualified
 from ..postgres.profiles import Profile, profile_for
 from ..postgres.session import connect
 from ..spec import Endpoint, MigrationSpec
@@ -76,15 +76,9 @@ def connection(target: Endpoint, database: str) -> dict[str, str]:
     name, mode = urllib.parse.quote(database, safe=""), target.sslmode
     return {
         "uri": f"postgresql://{host}:{target.port}/{name}?sslmode={mode}",
-        "dsn": f"host={target.host} port={target.port} dbname={_dsn_value(database)} sslmode={mode}",
+        "dsn": f"host={quote_conninfo(target.host)} port={target.port} dbname={quote_conninfo(database)} sslmode={mode}",
         "jdbc": f"jdbc:postgresql://{host}:{target.port}/{name}?sslmode={mode}",
     }
-
-
-def _dsn_value(text: str) -> str:
-    if text and not any(character in text for character in " '\\"):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _guarded(what: str, database: str, look: t.Callable[[], list[ToDo]]) -> list[ToDo]:

@@ -101,7 +101,7 @@ class MigrationPaths:
         return self.folder / "fence_command"
 
     def _database(self, kind: str, database: str) -> Path:
-        safe = re.sub(r"[^A-Za-z0-9_-]", lambda m: f"%{ord(m.group()):x}", database)
+        safe = re.sub(r"[^A-Za-z0-9_-]", lambda m: f"%{ord(m.group()):x}.", database)  # the dot ends the number
         return self.folder / kind / safe
 
     def spool(self, database: str) -> Path:

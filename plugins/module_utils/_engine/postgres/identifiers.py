@@ -41,6 +41,13 @@ def quote_literal(value: str) -> str:
     return "E" + quoted.replace("\\", "\\\\") if "\\" in value else quoted
 
 
+def quote_conninfo(value: str) -> str:
+    """``value`` as a value in a connection string (manual 34.1.1.1)."""
+    if "\x00" in value:
+        raise ValueError("a connection string cannot hold the character NUL")
+    return value if re.fullmatch(r"[A-Za-z0-9_./:-]+", value) else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def object_name(key: str, database: str) -> str:
     """Name of the slot and of the publication of ``database`` in the migration ``key``: at most 63 bytes of ``[a-z0-9_]``.
 

@@ -37,6 +37,8 @@ PINNED: dict[str, str] = {
     "standard_conforming_strings": "on",
 }
 SINCE: dict[str, int] = {"idle_in_transaction_session_timeout": 90600, "idle_session_timeout": 140000, "transaction_timeout": 170000}
+NO_FILE = "/dev/null/none"
+"""A password file that cannot exist, so that a driver does not look into the user's own: an endpoint without a password has none."""
 KEEPALIVES: dict[str, t.Any] = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 
@@ -52,7 +54,10 @@ def application_name(endpoint: Endpoint, purpose: str) -> str:
 
 
 def conninfo(endpoint: Endpoint, dbname: str = "", purpose: str = "") -> dict[str, t.Any]:
-    """libpq's keywords for ``endpoint``, the password among them: to be handed to a driver, never to a command line."""
+    """libpq's keywords for ``endpoint``, the password among them: to be handed to a driver, never to a command line.
+
+    Passwords of the environment and of ``~/.pgpass`` are not taken: what a session can do, the tools and the bulk copy must do as well.
+    """
     info: dict[str, t.Any] = {
         "host": endpoint.host,
         "port": endpoint.port,
@@ -63,8 +68,8 @@ def conninfo(endpoint: Endpoint, dbname: str = "", purpose: str = "") -> dict[st
         "application_name": application_name(endpoint, purpose),
         **KEEPALIVES,
     }
-    optional = {"password": endpoint.password, "sslrootcert": endpoint.sslrootcert, "sslcert": endpoint.sslcert, "sslkey": endpoint.sslkey}
-    info.update({k: v for k, v in optional.items() if v})
+    info.update({"password": endpoint.password, "passfile": NO_FILE})
+    info.update({k: getattr(endpoint, k) for k in ("sslrootcert", "sslcert", "sslkey") if getattr(endpoint, k)})
     return info
 
 
@@ -99,7 +104,8 @@ async def connect_bulk(endpoint: Endpoint, dbname: str = "", *, purpose: str = "
             host=endpoint.host,
             port=endpoint.port,
             user=endpoint.user,
-            password=endpoint.password or None,
+            password=endpoint.password,
+            passfile=NO_FILE,
             database=dbname or endpoint.dbname,
             timeout=endpoint.connect_timeout,
             statement_cache_size=0,

@@ -20,6 +20,7 @@ import typing as t
 from pathlib import Path
 
 from ..errors import CopyError
+from ..postgres.identifiers import quote_conninfo
 from ..postgres.session import application_name
 from ..spec import Endpoint
 
@@ -102,13 +103,13 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def password_file(endpoint: Endpoint, folder: Path) -> t.Iterator[Path]:
-    """A password file for ``endpoint`` in ``folder`` while the block lasts (PostgreSQL manual 34.16)."""
+    """A password file for ``endpoint`` in ``folder`` while the block lasts (PostgreSQL manual 34.16); its line fits every server, because
+    there libpq calls a socket's folder by another name than we do."""
     handle, name = tempfile.mkstemp(prefix=".login-", dir=folder)  # mkstemp makes it 0600
     try:
-        fields = [endpoint.host, str(endpoint.port), "*", endpoint.user, endpoint.password]
-        line = ":".join("*" if f == "*" else f.replace("\\", "\\\\").replace(":", "\\:") for f in fields)
+        password = endpoint.password.replace("\\", "\\\\").replace(":", "\\:")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(f"*:*:*:*:{password}\n")
         yield Path(name)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -130,8 +131,7 @@ def connection_string(endpoint: Endpoint, dbname: str, passfile: Path) -> str:
         "sslcert": endpoint.sslcert,
         "sslkey": endpoint.sslkey,
     }
-    quoted = {k: "'" + v.replace("\\", "\\\\").replace("'", "\\'") + "'" for k, v in words.items() if v}
-    return " ".join(f"{k}={v}" for k, v in quoted.items())
+    return " ".join(f"{k}={quote_conninfo(v)}" for k, v in words.items() if v)
 
 
 def run_tool(command: t.Sequence[str], doing: str, server: str, stop: threading.Event) -> str:
