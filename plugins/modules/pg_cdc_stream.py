@@ -35,8 +35,9 @@ options:
   forget:
     description:
       - Remove the record of the migration and its folder on the runtime host, report and certificate among them. Only for O(state=absent).
-      - An active or failed migration is canceled first. One that has succeeded or failed its validation, or was canceled, only leaves the
-        list; nothing on either server is touched.
+      - An active migration is canceled first. One that has succeeded or failed its validation, or was canceled, only leaves the
+        list; nothing on either server is touched. One that has failed is refused until M(pgops.migration.pg_migration_cleanup) has removed
+        what it made.
     type: bool
     default: false
   wait_for:

@@ -5,40 +5,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 import typing as t
 
+import byssh
 import pytest
-import yaml
 from lab import rooms
 from lab.able import Unable
 from lab.databases import psql
 from lab.keys import forget_connections, ssh
-from lab.place import REPO, Place
+from lab.place import Place
 
 PLACES = "/etc/pooler"
 FILE = {"release_file": f"{PLACES}/shop.ini", "release_template": "{dbname} = host={host} port={port}"}
 
 
-def describe(lab: Place, cutover: t.Mapping[str, t.Any]) -> None:
-    """Let the inventory say so."""
-    inventory = yaml.safe_load(lab.inventory.read_text())
-    inventory["all"]["vars"]["pg_migration_runtime_writable_paths"] = [PLACES]
-    inventory["all"]["vars"]["pg_migration"]["cutover"] = dict(cutover)
-    lab.inventory.write_text(yaml.safe_dump(inventory))
-
-
-def play(lab: Place, playbook: str, *more: str, good: bool = True) -> str:
+def play(lab: Place, playbook: str, more: str = "", good: bool = True) -> str:
     """Play it; what it said."""
-    words = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), f"pgops.migration.{playbook}", "-i", lab.inventory.name]
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPO / ".work" / "link"), "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(
-        [*words, *more], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=lab.folder, env=environment, timeout=400, check=False
-    )
-    assert (done.returncode == 0) is good, f"{playbook}: {done.stdout[-5000:]}{done.stderr[-2000:]}"
-    return done.stdout
+    return byssh.play(lab, f"ansible-playbook pgops.migration.{playbook} -i inventory {more}", good).text
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +35,7 @@ def lab() -> t.Iterator[Place]:
     except Unable as error:
         pytest.skip(f"no lab here: {error}")
     try:
-        describe(place, FILE)
+        byssh.describe(place, {"pg_migration_runtime_writable_paths": [PLACES]}, cutover=FILE)
         play(place, "prepare_source")
         ssh(place, "runtime", f"sudo install -d -o pg_migration -g pg_migration -m 0755 {PLACES}")
         ssh(place, "runtime", f"sudo install -o pg_migration -g pg_migration -m 0644 /dev/null {PLACES}/shop.ini")
@@ -120,17 +104,17 @@ SANDBOX = [
 @pytest.mark.parametrize(("cutover", "words"), SANDBOX)
 def test_what_the_sandbox_forbids_is_said_before(cutover: dict[str, t.Any], words: str, lab: Place) -> None:
     """By the service, whose sandbox it is, and not by the module, which is root."""
-    describe(lab, cutover)
+    byssh.describe(lab, cutover=cutover)
     assert words in " ".join(play(lab, "cutover", "--check", good=False).split())
 
 
 def test_the_file_is_written_and_the_unit_ends_with_its_migration(lab: Place) -> None:
     """In the folder that the role opens; when the host boots again, the unit ends at once, and is no failed one."""
-    describe(lab, FILE)
+    byssh.describe(lab, cutover=FILE)
     play(lab, "cutover")
     assert ssh(lab, "runtime", f"cat {PLACES}/shop.ini").stdout == "shop = host=target port=5432\n"
     reboot(lab)
     told = properties(lab, "ActiveState", "Result", "NRestarts", "ExecMainStatus")
     assert told == {"ActiveState": "inactive", "Result": "success", "NRestarts": "0", "ExecMainStatus": "0"}
-    play(lab, "cancel", "-e", "pg_migration_run_forget=true")
+    play(lab, "cancel", "-e pg_migration_run_forget=true")
     assert ssh(lab, "runtime", "ls /etc/systemd/system/multi-user.target.wants").stdout.count("pg-migration@") == 0

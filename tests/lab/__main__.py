@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lab import rooms
+from lab import rooms, versions
 from lab.able import Unable
 from lab.place import load
 
@@ -20,10 +20,12 @@ def main() -> int:
     parser.add_argument("--init", choices=["auto", "systemd", "plain"], default="auto")
     parser.add_argument("--direct", action="store_true")
     parser.add_argument("--runtimes", type=int, choices=[1, 2], default=1)
+    parser.add_argument("--source", type=int, default=versions.OWN, metavar="MAJOR")
+    parser.add_argument("--target", type=int, default=versions.OWN, metavar="MAJOR")
     words = parser.parse_args()
     try:
         if words.action == "up":
-            rooms.up(words.name, words.init, words.direct, words.runtimes)
+            rooms.up(words.name, words.init, words.direct, words.runtimes, (words.source, words.target))
         return down(words.name) if words.action == "down" else status(words.name)
     except Unable as error:
         print(f"no lab can be made on this machine: {error}", file=sys.stderr)
@@ -45,9 +47,9 @@ def status(name: str) -> int:
     if not rows:
         print(f"lab {name}: there is none")
         return 1
-    for host, addresses, kind, state in rows:
-        print(f"{host:8} {addresses:26} {kind:8} {state}")
     place = load(name)
+    for host, addresses, kind, state in rows:
+        print(f"{host:8} {addresses:26} {kind:8} {state}{f'  PostgreSQL {place.major(host)}' if place.major(host) else ''}")
     print(f"inventory: {place.inventory}\nssh: ssh -F {place.keys / 'config'} source|runtime|target")
     return 0 if all(row[3] == "up" for row in rows) else 1
 

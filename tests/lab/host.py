@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import cgroups, network, tree
+from lab import cgroups, network, tree, versions
 from lab.place import REPO, Place, load
 
 REBOOT = 133
@@ -146,6 +146,7 @@ def main(folder: str, host: str) -> None:
     place = load(Path(folder).name)
     root = mount(place.host_folder(host))
     furnish(place, host, root)
+    versions.install(place, host, root)
     if place.init == "systemd":
         os.makedirs("/run/systemd/nspawn", exist_ok=True)
         run("mount", "-t", "tmpfs", "tmpfs", "/run/systemd/nspawn")

@@ -8,6 +8,7 @@ import typing as t
 
 import yaml
 
+from lab import versions
 from lab.place import Place
 
 
@@ -39,9 +40,11 @@ def content(place: Place) -> dict[str, t.Any]:
             "databases": ["shop"],
         },
     }
+    if place.direct and versions.newest(place) > versions.OWN:
+        variables["pg_migration"]["copy"] = {"bindir": str(versions.tools().parent)}
     if place.init == "plain":
-        variables["pg_migration_source_restart_command"] = ["pg_ctlcluster", "15", "main", "restart"]
-        variables["pg_migration_source_reload_command"] = ["pg_ctlcluster", "15", "main", "reload"]
+        variables["pg_migration_source_restart_command"] = ["pg_ctlcluster", str(place.source), "main", "restart"]
+        variables["pg_migration_source_reload_command"] = ["pg_ctlcluster", str(place.source), "main", "reload"]
     runtimes = [] if place.direct else [host for host in place.hosts if host.startswith("runtime")]
     groups = {"pg_migration_source": ["source"], "pg_migration_runtime": runtimes, "lab_target": ["target"]}
     children = {group: {"hosts": dict.fromkeys(hosts)} for group, hosts in groups.items() if hosts}

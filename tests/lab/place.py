@@ -22,13 +22,16 @@ HOSTS = {"source": 11, "runtime": 12, "target": 13, "runtime2": 14}
 @dataclasses.dataclass
 class Place:
     """A lab's record, kept in ``state.json``; ``slot``, 1 to 250, is its number on this machine and the third one of its addresses.
-    ``direct``: this machine is in the net of the databases itself, and does the work of a runtime host; ``runtimes``: how many of these."""
+    ``direct``: this machine is in the net of the databases itself, and does the work of a runtime host; ``runtimes``: how many of these;
+    ``source``, ``target``: the majors of PostgreSQL there."""
 
     folder: Path
     slot: int = 0
     init: str = ""
     direct: bool = False
     runtimes: int = 1
+    source: int = 15
+    target: int = 15
     passwords: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -40,6 +43,10 @@ class Place:
     def hosts(self) -> tuple[str, ...]:
         """The hosts of this lab."""
         return tuple(host for host in HOSTS if host != "runtime2" or self.runtimes > 1)
+
+    def major(self, host: str) -> int:
+        """The major of the server on ``host``; 0: it has none."""
+        return {"source": self.source, "target": self.target}.get(host, 0)
 
     @property
     def control_address(self) -> str:
@@ -91,7 +98,7 @@ class Place:
     def save(self) -> None:
         """Write the record; it holds passwords, so nobody else may read it."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        facts = {name: getattr(self, name) for name in ("slot", "init", "direct", "runtimes", "passwords")}
+        facts = {name: getattr(self, name) for name in ("slot", "init", "direct", "runtimes", "source", "target", "passwords")}
         fresh = self.folder / ".state.json"
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps(facts))

@@ -11,18 +11,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import able, databases, host, inventory, keys, network, tree
+from lab import able, databases, host, inventory, keys, network, tree, versions
 from lab.place import LABS, Place, load, locked
 
 ANSWERS = 90.0
 """Seconds that a host may take until it answers by ssh."""
 
 
-def up(name: str, init: str = "auto", direct: bool = False, runtimes: int = 1) -> Place:
+def up(name: str, init: str = "auto", direct: bool = False, runtimes: int = 1, majors: tuple[int, int] = (15, 15)) -> Place:
     """The lab ``name``, all of it running; what is there already is left alone.
 
     :param direct: with a way from this machine to source and target, and no runtime host in the inventory.
     :param runtimes: 1, or 2 that share the work.
+    :param majors: of the servers on source and target.
     :raises able.Unable: this machine cannot hold it.
     """
     able.insist()
@@ -31,6 +32,8 @@ def up(name: str, init: str = "auto", direct: bool = False, runtimes: int = 1) -
         tree.ensure()
         if not place.slot:
             place.init, place.direct, place.runtimes = able.choose_init(init), direct, runtimes
+            place.source, place.target = majors
+            versions.insist(place)
             place.slot = network.allot()
             place.save()
         network.up(place)
@@ -84,7 +87,7 @@ def down(name: str) -> bool:
 def sweep() -> None:
     """Remove the labs of tests that were killed: those named after a process that is gone."""
     for folder in LABS.glob("*-*"):
-        match = re.fullmatch(r"(?:guide|hosts)-(\d+)(?:-b)?", folder.name)
+        match = re.fullmatch(r"(?:guide|hosts|majors|readme|reboot)-(\d+)(?:-b)?", folder.name)
         if match and not Path(f"/proc/{match[1]}").exists():
             down(folder.name)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.module import MigrationModule
-from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, ServiceError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, IllegalTransition, ServiceError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.catalogue import Catalogue
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.states import State, Substate
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service import launcher
@@ -170,6 +170,15 @@ def test_duration_runs_while_active_and_is_fixed_at_the_end(manager, record, tmp
     record.move(key, State.FAILED, BEGIN)
     backdate(tmp_path, key, "2026-01-01T10:00:00.000Z", "2026-01-01T10:01:40.000Z")
     assert [manager.status(key)["duration_seconds"] for dummy in range(2)] == [100.0, 100.0]
+
+
+def test_a_failed_one_is_not_forgotten(manager, record) -> None:
+    """It may have a slot on the source, which nobody would know any more; the hint names the playbook that removes it."""
+    key = manager.start(spec())["key"]
+    record.move(key, State.FAILED, BEGIN)
+    with pytest.raises(IllegalTransition) as caught:
+        manager.forget(key)
+    assert "cleanup" in caught.value.hint and [one["key"] for one in manager.list()] == [key]
 
 
 def test_forgotten_is_off_the_list(manager, record, tmp_path: Path) -> None:

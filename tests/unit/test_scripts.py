@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
     [
         ("test", ["--fast", "--full", "--only", "molecule", "oldest"]),
         ("demo", ["--keep", "--clean", "--plugin"]),
-        ("lab", ["up", "down", "status", "--init"]),
+        ("lab", ["up", "down", "status", "--init", "--target MAJOR"]),
         ("bench", ["--json", "--scale", "--runs", "--only", "--plugin", "latency", "memory"]),
     ],
 )
@@ -80,3 +80,18 @@ def test_a_lab_s_name_is_a_folder_s(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(sys, "argv", ["scripts/lab", "status", "../somewhere"])
     assert main() == 1
     assert "no name of a lab" in capsys.readouterr().err
+
+
+def test_a_lab_of_a_major_that_is_not_here_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server and, for one that is newer than the suite's, ``pg_dump``."""
+    versions = importlib.import_module("lab.versions")
+    place = importlib.import_module("lab.place").Place
+    unable = importlib.import_module("lab.able").Unable
+    monkeypatch.setattr(versions, "FETCHED", tmp_path)
+    versions.insist(place(tmp_path / "lab"))
+    with pytest.raises(unable, match=r"no PostgreSQL 17 here: scripts/majors"):
+        versions.insist(place(tmp_path / "lab", target=17))
+    (tmp_path / "17" / "bin").mkdir(parents=True)
+    (tmp_path / "17" / "bin" / "postgres").touch()
+    with pytest.raises(unable, match=r"no pg_dump for PostgreSQL 17 here"):
+        versions.insist(place(tmp_path / "lab", target=17))

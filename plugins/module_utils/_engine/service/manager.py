@@ -367,8 +367,11 @@ class Manager:
             self._catalogue.remember(key, verified={part: certificate[part] for part in ("equal", "complete", "time", "lsn", "rows")})
 
     def forget(self, key: str) -> None:
-        """Remove the record and the folder of a migration, its secrets among them (R119). One that is active, or has failed and may have
-        something on the source, is canceled first; of one that has ended nothing else is touched."""
+        """Remove the record and the folder of a migration, its secrets among them (R119). One that is active is canceled first; of one that
+        has ended nothing else is touched.
+
+        :raises IllegalTransition: it has failed and may have something on the source (R103), or its way back is there.
+        """
         status = self._known(key)
         paths = self._paths(key)
         state = State(status["state"])
