@@ -25,6 +25,7 @@ from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
 from . import finish, plan
 from .account import Account
+from .budget import jobs_that_fit
 from .foreignkeys import ForeignKey, add_foreign_keys, read_foreign_keys
 from .formats import Types, choose_format
 from .indexes import PG_CONSTRAINT, Index, IndexBuilder, covered, read_indexes, session_setup
@@ -34,7 +35,7 @@ from .pool import TargetPool
 from .present import PresentSchema
 from .progress import Progress
 from .relay import Done, Route
-from .restraint import Restraint, free_connections, jobs_within, no_pressure
+from .restraint import Restraint, no_pressure
 from .schema import SchemaCopy
 from .selected import Selected, select
 from .sequences import MARGIN, sync_sequences
@@ -181,6 +182,7 @@ class BaseCopy:
             copied = self._copy_rows(open_, source, control, tables, builder, account)
         self._progress.set(step="indexes")
         builder.pool.drain()
+        builder.pool.close()
         self._progress.set(step="constraints")
         setup = session_setup(control, spec.target, spec.copy.index_jobs)
         pool = TargetPool(spec.target, database, spec.copy.index_jobs, "finish tables", setup, self._stop)
@@ -196,10 +198,11 @@ class BaseCopy:
     def _within_budget(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any]) -> MigrationSpec:
         """Take no more sessions than were granted, or than half of what is free on either server."""
         copy = self._spec.copy
-        here, there = (copy.max_connections - 2 if copy.max_connections else free_connections(c) // 2 for c in (source, control))
-        jobs, index_jobs = jobs_within(copy.jobs, copy.index_jobs, here, there)
+        jobs, index_jobs = jobs_that_fit(self._spec, source, control, self._job.database)
         if (jobs, index_jobs) != (copy.jobs, copy.index_jobs):
-            self._progress.note(f"{jobs} relays and {index_jobs} index builders: the servers have no sessions for more.")
+            self._progress.note(
+                f"{jobs} relays and {index_jobs} index builders, not {copy.jobs} and {copy.index_jobs}: there are no sessions for more."
+            )
             self._spec = dataclasses.replace(self._spec, copy=dataclasses.replace(copy, jobs=jobs, index_jobs=index_jobs))
         return self._spec
 
