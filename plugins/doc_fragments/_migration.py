@@ -158,7 +158,9 @@ options:
         default: 0
       max_connections:
         description:
-          - Most sessions that the copy of a database opens on each side. With V(0), half of those that are free.
+          - Most sessions that the copy of a database has on each side, all of them counted. With V(0), half of those that are free.
+          - It needs 5 on each side, one more on the source with O(copy.max_standby_lag) or O(copy.probe_query), and two more on a source
+            before PostgreSQL 12.
         type: int
         default: 0
       max_standby_lag:

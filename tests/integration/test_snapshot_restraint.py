@@ -15,7 +15,7 @@ import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CopyError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres import session
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import basecopy, tables, units
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import basecopy, locks, tables, units
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.restraint import Restraint, no_pressure
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
 from copylab import Held, assert_equal, copy, fill
@@ -266,6 +266,64 @@ def test_a_table_that_stays_locked_ends_the_copy_at_last(source, target, source_
         locker.execute("COMMIT")
     result = copy(spec, source_database, tmp_path, held)
     assert [item["table"] for item in result["tables"]] == ["public.bigger"]
+    assert_equal(source, target, source_database)
+
+
+@pytest.mark.parametrize("moment", ["_choose", "dump", "_read_rest", "_planned"])
+def test_a_lock_met_before_the_rows_is_waited_for(
+    moment, source, target, source_database, spec_factory, members, tmp_path, owner, monkeypatch
+) -> None:
+    """While the plan is made, in pg_dump, before the chunks: it is said whom it waits for, and it goes on when the lock is gone."""
+    fill(source, source_database, owner)
+    spec = spec_factory("early-lock", [source_database], copy=CHUNKS)
+    prepare_target(spec, source_database)
+    monkeypatch.setitem(session.PINNED, "lock_timeout", "300ms")
+    monkeypatch.setattr(locks, "FIRST_PAUSE", 0.1)
+    with source.connect(source_database, owner.name, owner.password) as locker:
+        lock_before(monkeypatch, basecopy.SchemaCopy if moment == "dump" else basecopy.BaseCopy, moment, locker)
+        with copying(spec, source_database, tmp_path, Held(source, source_database)) as running:
+            running.until(lambda: running.figures.get("locked"), "the holder")
+            whom = running.figures["locked"].get("public.big") or running.figures["locked"]["public.big_pkey"]
+            assert f"pid {locker.info.backend_pid} of app (LOCK TABLE big" in whom and "open for" in whom and whom.endswith("on the source")
+            assert whom in running.figures["message"] and not running.result
+            locker.execute("COMMIT")
+            running.until(lambda: running.result, "the end")
+    assert running.figures["locked"] == {} and running.figures["message"] == ""
+    assert_equal(source, target, source_database)
+
+
+def lock_before(patch: pytest.MonkeyPatch, kind: type, method: str, locker: t.Any) -> None:
+    """Lock a table and its index when ``method`` is called for the first time."""
+    original, seen = getattr(kind, method), []
+
+    def lock(self: t.Any, *words: t.Any) -> t.Any:
+        if not seen:
+            seen.append(locker.execute("BEGIN"))
+            locker.execute("REINDEX INDEX big_pkey" if method == "_read_rest" else "SELECT")
+            locker.execute("LOCK TABLE big IN ACCESS EXCLUSIVE MODE")
+        return original(self, *words)
+
+    patch.setattr(kind, method, lock)
+
+
+def test_a_lock_before_the_rows_ends_the_copy_at_last(
+    source, target, source_database, spec_factory, members, tmp_path, owner, monkeypatch
+) -> None:
+    """After the same patience as with rows, naming the holder; the next run goes on."""
+    fill(source, source_database, owner)
+    spec = spec_factory("stays-locked-early", [source_database], copy=CHUNKS)
+    prepare_target(spec, source_database)
+    held = Held(source, source_database)
+    with source.connect(source_database, owner.name, owner.password) as locker, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(session.PINNED, "lock_timeout", "300ms")
+        patch.setattr(locks, "LOCKED_SECONDS", 0.5)
+        locker.execute("BEGIN; LOCK TABLE big IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(CopyError) as caught:
+            copy(spec, source_database, tmp_path, held)
+        assert caught.value.code == "PGM3021" and caught.value.details["table"] == "public.big"
+        assert f"Could not plan the copy: public.big is locked by pid {locker.info.backend_pid} of app" in str(caught.value)
+        locker.execute("COMMIT")
+    copy(spec, source_database, tmp_path, held)
     assert_equal(source, target, source_database)
 
 

@@ -11,6 +11,7 @@ import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.runner import validate
 from faults import look
+from host import Host
 from pair import PASSWORDS, make_standby, make_target
 from pretender import Pretender
 
@@ -55,3 +56,26 @@ def test_a_time_limit_that_is_forced(source: lab.Server, target: lab.Server, sou
         assert [f.severity for f in forced] == ["Failed"] and f"on the {side} keep statement_timeout = 90s" in forced[0].message
         assert f'ALTER ROLE "{role}" SET statement_timeout = 0' in forced[0].fix
     assert look(spec_factory("shop-1", [source_database]), "PGM2024") == []
+
+
+def test_too_few_sessions(source: lab.Server, target: lab.Server, source_database: str, spec_factory: Factory, host: Host) -> None:
+    """Refused before anything is touched, naming limit and need; with enough for less, it is said how many relays there will be."""
+    spec = spec_factory("few-sessions", [source_database], copy={"jobs": 4, "index_jobs": 4}, option="migrate")
+    for side, server, role, copies in (("source", source, "migrator", "3 relays and 4"), ("target", target, "admin", "2 relays and 2")):
+        try:
+            server.execute(f"ALTER ROLE {role} CONNECTION LIMIT 3")
+            found = look(spec, "PGM2027")
+            assert [(f.severity, f.object) for f in found] == [("Failed", side)] and "CONNECTION LIMIT of the role" in found[0].message
+            host.manager.start(spec)
+            failed = host.until_failed(spec.key, seconds=90)["error"]
+            assert failed["code"] == "PGM1104" and failed["details"]["side"] == side and "at least" in failed["message"]
+            assert not target.execute(f"SELECT FROM pg_database WHERE datname = '{source_database}'")
+            assert not source.execute("SELECT FROM pg_replication_slots WHERE slot_name LIKE 'pgm%'")
+            server.execute(f"ALTER ROLE {role} CONNECTION LIMIT 13")
+            found = look(spec, "PGM2027")
+            assert [f.severity for f in found] == ["Warning"] and copies in found[0].message
+        finally:
+            server.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+    assert look(spec, "PGM2027") == []
+    granted = spec_factory("few-granted", [source_database], copy={"max_connections": 4})
+    assert ["copy.max_connections is 4" in f.message for f in look(granted, "PGM2027")] == [True, True]

@@ -7,11 +7,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import typing as t
 
 import pytest
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.budget import besides_jobs, jobs_within, least, least_of_copy
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.pace import Pace
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.restraint import jobs_within, no_pressure, ramp
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.restraint import no_pressure, ramp
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.tools import Stopped
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,7 +71,24 @@ def test_ramp(value: float, limit: float, wanted: float) -> None:
 def test_sessions_stay_within_their_budget(jobs: int, index_jobs: int, source: int, target: int) -> None:
     relays, builders = jobs_within(jobs, index_jobs, source, target)
     assert 1 <= relays <= jobs and 1 <= builders <= index_jobs
-    assert relays <= max(1, source - 2)
-    assert relays + builders + 2 <= target or (relays, builders) == (1, 1)
-    if source - 2 >= jobs and target >= jobs + index_jobs + 2:
+    assert relays <= max(1, source)
+    assert relays + builders <= target or (relays, builders) == (1, 1)
+    if source >= jobs and target >= jobs + index_jobs:
         assert (relays, builders) == (jobs, index_jobs)
+
+
+def test_the_budget_counts_whatever_is_opened() -> None:
+    """Walsenders take a place of max_connections before 12; an offline copy holds its snapshot by an ordinary session."""
+    ends = {side: {"host": side, "user": "u"} for side in ("source", "target")}
+
+    def spec(count: int = 1, **more: t.Any) -> MigrationSpec:
+        return MigrationSpec.from_dict({"name": "x", "databases": [f"d{i}" for i in range(count)], **more, **ends})
+
+    online = spec(mode="online")
+    assert least_of_copy(online, "source", 150000) == 3 + 1 + 1  # plan, large objects, look; guard; relay
+    assert least_of_copy(online, "source", 110000) == 3 + 1 + 1 + 2  # holder and receiver are walsenders
+    assert least_of_copy(spec(), "source", 150000) == 3 + 1 + 1  # the snapshot instead of the guard
+    assert least_of_copy(online, "target", 150000) == 3 + 2
+    assert besides_jobs(spec(copy={"probe_query": "SELECT 1"}), "source", 150000)["standbys and probe"] == 1
+    assert least(spec(8, mode="online"), "target", 150000) == 2 * 5 + 6 * 3 + 1
+    assert least(spec(8), "target", 150000) == 2 * 5 + 1

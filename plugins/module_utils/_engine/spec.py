@@ -50,6 +50,9 @@ ROLLBACKS = ("none", "prepared")
 MAX_DATABASES = 8
 """Databases in one attempt (R65)."""
 
+COPIES_AT_ONCE = 2
+"""Databases whose base copy runs at the same time."""
+
 PLACEHOLDERS = ("host", "port", "dbname")
 """What ``cutover.release_template`` may name in braces."""
 

@@ -26,6 +26,11 @@ class TimeLimits:
     def __init__(self, catalogue: Catalogue, key: str, limits: LimitsOptions) -> None:
         self._catalogue, self._key, self._limits = catalogue, key, limits
 
+    @property
+    def begun(self) -> bool:
+        """Has this run or an earlier one begun the base copy?"""
+        return BEGAN in (self._catalogue.get(self._key) or {"facts": {}})["facts"]
+
     def begin(self) -> None:
         """The base copy begins, unless an earlier run has begun it."""
         self._mark(BEGAN)

@@ -15,7 +15,7 @@ import typing as t
 from pathlib import Path
 
 from ..changes.ddl import FILE, Baseline
-from ..errors import MigrationError, StreamError
+from ..errors import ConnectionFailed, MigrationError, StreamError
 from ..globals.plan import apply_globals, plan_database
 from ..migration.ledger import Ledger
 from ..migration.paths import read_json, write_json
@@ -25,6 +25,7 @@ from ..postgres.lsn import format_lsn
 from ..postgres.selection import Selection
 from ..postgres.session import connect
 from ..snapshot.basecopy import Snapshot
+from ..snapshot.budget import shortage
 from ..snapshot.present import accept_present, leave_present, require_present
 from ..snapshot.tablespaces import require_tablespaces
 from ..snapshot.target import own_database, prepare_target, read_facts
@@ -56,12 +57,18 @@ MEMORY = "worker.json"
 """What a worker remembers of its database: slot, plugin choice, consistent point, whether it is finished."""
 
 
-def check_ground(spec: MigrationSpec, asking: t.Callable[[Endpoint], None] = lambda endpoint: None) -> None:
+def check_ground(spec: MigrationSpec, asking: t.Callable[[Endpoint], None] = lambda endpoint: None, *, first: bool = False) -> None:
     """Reach both servers and look for what must and must not be there, before anything is made on either.
 
     :param asking: is told which server is asked next.
-    :raises ConnectionFailed: a server or a source database cannot be reached. :raises Conflict: a database on the target is not ours.
+    :param first: nothing of it has been begun, so that there must be sessions for all of it.
+    :raises ConnectionFailed: a server or a source database cannot be reached, or has too few sessions for us.
+    :raises Conflict: a database on the target is not ours.
     """
+    for endpoint in (spec.source, spec.target) if first else ():
+        asking(endpoint)
+        with connect(endpoint, purpose="prepare") as conn:
+            _require_sessions(spec, endpoint, conn)
     asking(spec.target)
     with connect(spec.target, purpose="prepare") as target:
         require_tablespaces(target, spec)
@@ -73,6 +80,18 @@ def check_ground(spec: MigrationSpec, asking: t.Callable[[Endpoint], None] = lam
                 require_present(target, spec, database)
             elif read_facts(target, database) and not spec.copy.overwrite:
                 own_database(spec, database)
+
+
+def _require_sessions(spec: MigrationSpec, endpoint: Endpoint, conn: psycopg.Connection[t.Any]) -> None:
+    text = shortage(spec, endpoint, conn)
+    if text:
+        raise ConnectionFailed(
+            f"There are too few sessions: {text}.",
+            code="PGM1104",
+            hint="Raise that limit, end sessions that nobody needs, or migrate fewer databases at once.",
+            server=endpoint.label(),
+            details={"reason": "too_many", "side": endpoint.side},
+        )
 
 
 def prepare(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDesk, waiting: Waiting) -> Prepared:

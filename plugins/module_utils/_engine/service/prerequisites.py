@@ -24,10 +24,11 @@ class Prerequisites:
 
     :param validated: no validation follows, so that this step is to refuse what it finds. Else a server that cannot be reached is left to
         the validation, which says more.
+    :param first: no earlier run has begun to copy.
     """
 
-    def __init__(self, spec: MigrationSpec, *, validated: bool) -> None:
-        self._spec, self._validated = spec, validated
+    def __init__(self, spec: MigrationSpec, *, validated: bool, first: bool) -> None:
+        self._spec, self._validated, self._first = spec, validated, first
         self._asked = spec.target
         self._began = 0.0
 
@@ -74,7 +75,7 @@ class Prerequisites:
 
     def _work(self) -> None:
         if self._validated:
-            check_ground(self._spec, self._ask)
+            check_ground(self._spec, self._ask, first=self._first)
             return
         for endpoint in (self._spec.target, self._spec.source):
             self._ask(endpoint)

@@ -23,7 +23,7 @@ from ..migration.clock import mark
 from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
 from ..postgres.session import connect
-from ..spec import MigrationSpec
+from ..spec import COPIES_AT_ONCE, MigrationSpec
 from ..validate.runner import validate
 from .children import PASSING
 from .control import serve_control
@@ -33,9 +33,6 @@ from .limits import TimeLimits
 from .observer import Observer
 from .prerequisites import LATE, Prerequisites
 from .switch import Switch, why_not
-
-COPIES_AT_ONCE = 2
-"""Databases whose base copy runs at the same time."""
 
 STATUS_SECONDS = 0.5
 
@@ -141,7 +138,7 @@ class Supervisor:
 
         :raises MigrationError: there is something wrong that does not pass. :raises _Halted: if the service is to stop.
         """
-        step = Prerequisites(self._spec.for_databases(self._switch.left), validated=validated)
+        step = Prerequisites(self._spec.for_databases(self._switch.left), validated=validated, first=not self._limits.begun)
         limit, told = time.monotonic() + (PATIENCE_SECONDS if self._patient else 0.0), ""
         while True:
             try:

@@ -25,19 +25,21 @@ from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
 from . import finish, plan
 from .account import Account
+from .budget import jobs_that_fit
 from .crew import Crew, cores, processes_for
-from .foreignkeys import add_foreign_keys, read_foreign_keys
+from .foreignkeys import ForeignKey, add_foreign_keys, read_foreign_keys
 from .formats import Types, choose_format
-from .indexes import PG_CONSTRAINT, IndexBuilder, covered, read_indexes, session_setup
+from .indexes import PG_CONSTRAINT, Index, IndexBuilder, covered, read_indexes, session_setup
 from .largeobjects import LargeObjects, count_large_objects
+from .locks import LockPatience
 from .pace import Pace
 from .pool import TargetPool
 from .present import PresentSchema
 from .progress import Progress
 from .relay import Done, Route
-from .restraint import Restraint, free_connections, jobs_within, no_pressure
+from .restraint import Restraint, no_pressure
 from .schema import SchemaCopy
-from .selected import select
+from .selected import Selected, select
 from .sequences import MARGIN, sync_sequences
 from .tables import TableCopy
 from .tablespaces import INDEXES, move_to_tablespaces
@@ -56,8 +58,8 @@ LOCKED = (
 LEFTOVER_SECONDS = 60.0
 """How long the server may take to end them."""
 
-OURS = ("relay", "index", "finish tables", "large objects", "base copy")
-"""Purposes of our sessions on the target; those of a killed run are ended, or their CREATE INDEX would go on."""
+OURS = ("relay", "index", "finish tables", "large objects", "base copy", "schema")
+"""Purposes of our sessions on both sides; those of a killed run are ended, or their CREATE INDEX would go on."""
 
 
 class Snapshot(t.Protocol):
@@ -111,6 +113,7 @@ class BaseCopy:
         self._renew = renew
         self._restraint = Restraint(job.spec, job.database, pressure, self._progress.note)
         self._pace = Pace(job.spec.copy.throttle, self._restraint.pressure)
+        self._patience = LockPatience((job.spec.source, job.spec.target), job.database, self._progress, stop)
         self._formats: dict[str, str] = {}
 
     def standstill(self) -> float:
@@ -161,23 +164,16 @@ class BaseCopy:
         source = self._under_snapshot(open_, self._job.snapshot)
         spec = self._within_budget(source, control)
         self._progress.set(step="schema")
-        selected = select(source, Selection.of(spec.copy), read_tables(source))
-        schema: SchemaCopy | PresentSchema
-        if spec.copy.present:
-            schema = PresentSchema(spec, database, control, self._progress, selected.tables)
-        else:
-            schema = SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop, selected)
-        schema.dump(self._job.snapshot)
+
+        def begin() -> None:
+            self._begin(source, self._job.snapshot)
+
+        selected, schema = self._patience.run("plan the copy", lambda: self._choose(source, control), begin)
+        self._patience.run("dump the schema", lambda: schema.dump(self._job.snapshot))
         schema.apply_pre_data()
 
         tables = selected.tables
-        made = [] if spec.copy.present else [table.oid for table in tables if table.kind == "r"]
-        indexes = read_indexes(source, made, spec.globals.tablespaces)
-        ours = {table.qualified for table in tables}
-        keys = [] if spec.copy.present else read_foreign_keys(source, control.info.server_version)
-        keys = [key for key in keys if key.relation in ours and (PG_CONSTRAINT, key.oid) not in selected.dropped]
-        matviews = finish.populated_matviews(source)
-        self._choose_formats(source, control, tables)
+        indexes, keys, matviews = self._patience.run("read indexes and keys", lambda: self._read_rest(source, control, selected), begin)
         empty = sorted(table.label for table in tables if self._stays_empty(table))
         if empty:
             self._progress.note(f"Unlogged tables get no rows, as asked: {', '.join(empty)}.")
@@ -191,6 +187,7 @@ class BaseCopy:
             copied = self._copy_rows(open_, source, control, tables, builder, account)
         self._progress.set(step="indexes")
         builder.pool.drain()
+        builder.pool.close()
         self._progress.set(step="constraints")
         setup = session_setup(control, spec.target, spec.copy.index_jobs)
         pool = TargetPool(spec.target, database, spec.copy.index_jobs, "finish tables", setup, self._stop)
@@ -206,12 +203,36 @@ class BaseCopy:
     def _within_budget(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any]) -> MigrationSpec:
         """Take no more sessions than were granted, or than half of what is free on either server."""
         copy = self._spec.copy
-        here, there = (copy.max_connections - 2 if copy.max_connections else free_connections(c) // 2 for c in (source, control))
-        jobs, index_jobs = jobs_within(copy.jobs, copy.index_jobs, here, there)
+        jobs, index_jobs = jobs_that_fit(self._spec, source, control, self._job.database)
         if (jobs, index_jobs) != (copy.jobs, copy.index_jobs):
-            self._progress.note(f"{jobs} relays and {index_jobs} index builders: the servers have no sessions for more.")
+            self._progress.note(
+                f"{jobs} relays and {index_jobs} index builders, not {copy.jobs} and {copy.index_jobs}: there are no sessions for more."
+            )
             self._spec = dataclasses.replace(self._spec, copy=dataclasses.replace(copy, jobs=jobs, index_jobs=index_jobs))
         return self._spec
+
+    # -- the plan
+
+    def _choose(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any]) -> tuple[Selected, SchemaCopy | PresentSchema]:
+        """What of the source is copied, and how its schema comes to the target."""
+        spec, database = self._spec, self._job.database
+        selected = select(source, Selection.of(spec.copy), read_tables(source))
+        if spec.copy.present:
+            return selected, PresentSchema(spec, database, control, self._progress, selected.tables)
+        return selected, SchemaCopy(spec, database, self._job.workdir, source, control, self._progress, self._stop, selected)
+
+    def _read_rest(
+        self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any], selected: Selected
+    ) -> tuple[list[Index], list[ForeignKey], list[str]]:
+        """Indexes and foreign keys to make, materialized views to fill; also decides the tables' formats."""
+        spec, tables = self._spec, selected.tables
+        made = [] if spec.copy.present else [table.oid for table in tables if table.kind == "r"]
+        indexes = read_indexes(source, made, spec.globals.tablespaces)
+        ours = {table.qualified for table in tables}
+        keys = [] if spec.copy.present else read_foreign_keys(source, control.info.server_version)
+        keys = [key for key in keys if key.relation in ours and (PG_CONSTRAINT, key.oid) not in selected.dropped]
+        self._choose_formats(source, control, tables)
+        return indexes, keys, finish.populated_matviews(source)
 
     # -- rows
 
@@ -238,7 +259,8 @@ class BaseCopy:
         objects = _InBackground(lambda: self._large_objects(snapshot))
         try:
             for round_ in range(RENEWALS + 1):
-                units = self._units(source, control, pending, start_lsn, builder, first=round_ == 0)
+                planned = self._planned(source, control, pending, snapshot, start_lsn)
+                units = self._units(control, planned, start_lsn, builder, first=round_ == 0)
                 source.execute("ROLLBACK")
                 lost = copy.run(self._crew(snapshot, start_lsn, units), units)
                 if round_ == 0:
@@ -258,8 +280,9 @@ class BaseCopy:
                 self._progress.note(f"Copied under a new snapshot: {names} ({reason}).")
                 fresh = self._renew()
                 snapshot, start_lsn, release = fresh.snapshot, fresh.consistent_point, _Once(fresh.close)
+                source.close()
                 source = self._under_snapshot(open_, snapshot)
-                now = {table.oid: table for table in read_tables(source)}
+                now = {table.oid: table for table in self._tables(source, snapshot)}
                 pending = [now[table.oid] for table in pending if table.oid in now]
         except CopyError as exc:
             if exc.code in USELESS:
@@ -273,20 +296,37 @@ class BaseCopy:
         """Is ``table`` unlogged, and its definition all that is wanted?"""
         return table.kind == "r" and table.persistence == "u" and self._spec.copy.unlogged_tables == "empty"
 
-    def _units(
+    def _tables(self, source: psycopg.Connection[t.Any], snapshot: str) -> list[Table]:
+        """All tables as ``snapshot`` shows them."""
+        return self._patience.run("plan the copy", lambda: read_tables(source), lambda: self._begin(source, snapshot))
+
+    def _planned(
         self,
         source: psycopg.Connection[t.Any],
         control: psycopg.Connection[t.Any],
         tables: t.Sequence[Table],
+        snapshot: str,
+        start_lsn: int,
+    ) -> list[plan.PlannedTable]:
+        """``tables`` in chunks, as they are remembered for the ``snapshot`` of ``start_lsn``."""
+        copy = self._spec.copy
+
+        def work() -> list[plan.PlannedTable]:
+            planned = plan.plan_tables(source, tables, copy.chunk_bytes, copy.jobs)
+            planned = plan.remember(self._job.workdir / "plan.json", start_lsn, planned)
+            return plan.mark_used(control, planned)
+
+        return self._patience.run("plan the copy", work, lambda: self._begin(source, snapshot))
+
+    def _units(
+        self,
+        control: psycopg.Connection[t.Any],
+        planned: t.Sequence[plan.PlannedTable],
         start_lsn: int,
         builder: IndexBuilder,
         first: bool,
     ) -> list[plan.Unit]:
-        """What is left to copy of ``tables`` under the snapshot of ``start_lsn``; tables that are complete go on to their indexes."""
-        copy = self._spec.copy
-        planned = plan.plan_tables(source, tables, copy.chunk_bytes, copy.jobs)
-        planned = plan.remember(self._job.workdir / "plan.json", start_lsn, planned)
-        planned = plan.mark_used(control, planned)
+        """What is left to copy of ``planned`` under the snapshot of ``start_lsn``; tables that are complete go on to their indexes."""
         have: dict[str, list[t.Any]] = {}
         for chunk in Ledger(control).chunks():
             have.setdefault(chunk.relation, []).append(chunk)
@@ -334,9 +374,13 @@ class BaseCopy:
 
     def _empty(self, control: psycopg.Connection[t.Any], item: plan.PlannedTable) -> None:
         """Empty a table that is copied in several chunks, or was in part; else it is emptied in the transaction of its rows."""
-        with control.transaction():
-            control.execute(plan.emptying([item]).encode())
-            control.execute(f"DELETE FROM {SCHEMA}.chunk WHERE relation = %s", [item.table.qualified])
+
+        def work() -> None:
+            with control.transaction():
+                control.execute(plan.emptying([item]).encode())
+                control.execute(f"DELETE FROM {SCHEMA}.chunk WHERE relation = %s", [item.table.qualified])
+
+        self._patience.run(f"empty {item.table.label}", work)
 
     def _crew(self, snapshot: str, start_lsn: int, units: t.Sequence[plan.Unit]) -> Crew:
         spec, job = self._spec, self._job
@@ -426,13 +470,19 @@ class BaseCopy:
         :raises CopyError: PGM3008 if the snapshot has ended.
         """
         conn = open_.enter_context(connect(self._spec.source, self._job.database, purpose="base copy"))
+        self._begin(conn, snapshot)
+        return conn
+
+    def _begin(self, conn: psycopg.Connection[t.Any], snapshot: str) -> None:
+        """Begin the transaction of :meth:`_under_snapshot`, in place of one that is open."""
         hint = "Run the playbook again: what is complete stays, the rest is copied under a new snapshot."
         with server_errors(
             f"use the snapshot {snapshot}", self._spec.source, self._job.database, kind=CopyError, code="PGM3008", hint=hint
         ):
+            if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                conn.execute("ROLLBACK")
             conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             conn.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'".encode())
-        return conn
 
     def _end_leftovers(self, control: psycopg.Connection[t.Any]) -> None:
         """End sessions of an earlier run of ours that nobody holds any more, and wait until they are gone: what one of them

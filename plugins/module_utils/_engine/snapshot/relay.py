@@ -16,10 +16,10 @@ import typing as t
 from ..errors import CopyError
 from ..migration.ledger import FIND_CHUNKS, FORGET_CHUNKS, MARK_CHUNK
 from ..postgres.drivers import asyncpg
-from ..postgres.identifiers import APPLICATION
 from ..postgres.lsn import format_lsn
 from ..postgres.session import connect_bulk
 from ..spec import Endpoint
+from .locks import HOLDERS, holder_text
 from .pace import Pace
 from .plan import Chunk, PlannedTable, Unit, emptying
 
@@ -32,16 +32,10 @@ FREEZE_FROM = 8 << 20
 vacuum is cheaper than the new files."""
 
 
-QUERY_LENGTH = 120
-"""Characters of a lock holder's query that are shown."""
-
-_LOCKS = f"""
-    SELECT l.pid, a.usename::text, a.query FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-     WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND l.relation IN (SELECT to_regclass(n)::oid FROM unnest($1::text[]) n) AND (l.mode = 'AccessExclusiveLock' OR $2)
-       AND coalesce(a.application_name, '') NOT LIKE '{APPLICATION}%'
-     ORDER BY l.mode = 'AccessExclusiveLock' DESC, l.granted DESC, a.xact_start LIMIT 1"""
-"""Reading a table waits for ACCESS EXCLUSIVE alone (of the source: $2 is false), emptying it for every lock."""
+_LOCKS = HOLDERS.format(
+    which="l.relation IN (SELECT to_regclass(n)::oid FROM unnest($1::text[]) n) AND (l.mode = 'AccessExclusiveLock' OR $2)"
+)
+"""Emptying a table waits for every lock; of the source $2 is false."""
 
 
 class SnapshotGone(Exception):
@@ -175,7 +169,7 @@ class Relay:
         for side, conn in zip(("source", "target"), await self.open(), strict=True):
             rows = await conn.fetch(_LOCKS, names, side == "target")
             if rows:
-                return f"{_holder(rows[0])} on the {side}"
+                return f"{holder_text(rows[0])} on the {side}"
         return ""
 
     async def _begin_source(self, source: asyncpg.Connection, unit: Unit, brief: str) -> None:
@@ -271,15 +265,6 @@ class Relay:
                 await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
             except (Exception, asyncio.CancelledError):
                 conn.terminate()
-
-
-def _holder(row: t.Mapping[str, t.Any]) -> str:
-    if row["pid"] is None:
-        return "a prepared transaction (pg_prepared_xacts)"
-    told = row["query"] if row["query"] != "<insufficient privilege>" else ""
-    said = " ".join((told or "query not told").split())
-    shown = said if len(said) <= QUERY_LENGTH else said[: QUERY_LENGTH - 3] + "..."
-    return f"pid {row['pid']} of {row['usename'] or '?'} ({shown})"
 
 
 def _rows(status: str) -> int:

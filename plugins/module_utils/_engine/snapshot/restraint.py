@@ -110,36 +110,3 @@ class Restraint:
         began = time.monotonic()
         conn.execute(copy.probe_query.encode())
         return ramp((time.monotonic() - began) * 1000, copy.probe_limit)
-
-
-_FREE = """
-    SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-           - coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::int
-           - (SELECT count(*) FROM pg_stat_activity WHERE {client}),
-           (SELECT CASE WHEN rolconnlimit >= 0 THEN rolconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user) END
-              FROM pg_roles WHERE rolname = current_user),
-           (SELECT CASE WHEN datconnlimit >= 0 THEN datconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE datname = d.datname) END
-              FROM pg_database d WHERE datname = current_database())"""
-
-
-def free_connections(conn: psycopg.Connection[t.Any]) -> int:
-    """How many more sessions the server of ``conn`` would let this user open in this database."""
-    client = "backend_type = 'client backend'" if conn.info.server_version >= 100000 else "true"
-    if conn.info.server_version < 90600:
-        return 1 << 16
-    row = conn.execute(_FREE.format(client=client).encode()).fetchone()
-    return max(0, min(int(limit) for limit in row or (0,) if limit is not None))
-
-
-def jobs_within(jobs: int, index_jobs: int, source: int, target: int) -> tuple[int, int]:
-    """Relays and index builders that fit into so many further sessions on each side, at least one of each.
-
-    Besides them the copy opens one session on each side for large objects, and one for each of the last steps.
-    """
-    jobs = max(1, min(jobs, source - 2))
-    while jobs + index_jobs + 2 > target and (jobs > 1 or index_jobs > 1):
-        if jobs >= index_jobs:
-            jobs -= 1
-        else:
-            index_jobs -= 1
-    return jobs, max(1, index_jobs)

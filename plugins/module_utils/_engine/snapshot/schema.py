@@ -13,6 +13,7 @@ from ..migration.ledger import Ledger
 from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA
+from ..postgres.session import PINNED
 from ..spec import MigrationSpec
 from .archive import Archive, Entry, Statement, adapt, wanted
 from .creation import create_side_by_side, split_off
@@ -146,7 +147,7 @@ class SchemaCopy:
                 "--schema-only",
                 "--no-tablespaces",
                 "--no-subscriptions",
-                "--lock-wait-timeout=30s",
+                f"--lock-wait-timeout={PINNED['lock_timeout']}",
                 f"--snapshot={snapshot}",
                 f"--exclude-schema={SCHEMA}",
                 *self._selected.arguments,

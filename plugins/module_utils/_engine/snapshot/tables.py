@@ -14,6 +14,7 @@ from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..postgres.drivers import asyncpg
 from ..postgres.identifiers import SCHEMA
 from .crew import Crew, Hand
+from .locks import LOCKED_SECONDS
 from .plan import PlannedTable, Unit
 from .progress import Progress
 from .relay import Done, SnapshotGone
@@ -27,9 +28,6 @@ ATTEMPTS = 6
 WAIT = 0.5
 LONGEST_WAIT = 15.0
 """Seconds: first and longest pause between two attempts at one unit."""
-
-LOCKED_SECONDS = 600.0
-"""How long tables are tried that somebody has locked when nothing else is left to copy."""
 
 BRIEF = 2.0
 """Seconds that a relay waits for a lock where something else could be copied meanwhile."""

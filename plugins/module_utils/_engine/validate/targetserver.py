@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The target as a server: who follows it, and whether it lets our sessions run as long as they need."""
+"""The servers' sessions: who follows the target, whether ours may run as long as they need, and whether there are enough of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typing as t
 
 from ..postgres.identifiers import APPLICATION, quote_ident
 from ..postgres.session import SINCE
+from ..snapshot.budget import jobs_that_fit, shortage
 from .context import Context, one
 from .registry import SERVER, Issue, check, fail, names, ok, warn
 
@@ -74,3 +75,32 @@ def time_limits(ctx: Context) -> t.Iterator[Issue]:
         begun += [f"{name} = {value} ms on the {ctx.called(side)}" for name, value in rows.fetchall()]
     if not forced:
         yield ok(f"set to 0 by our sessions, which begin with {names(begun)}" if begun else "none")
+
+
+@check(
+    "PGM2027",
+    "free sessions",
+    who=SERVER,
+    side="target",
+    needs=("source", "target"),
+    remedy="raise max_connections or the role's CONNECTION LIMIT, end idle sessions, or fewer databases at once",
+)
+def free_sessions(ctx: Context) -> t.Iterator[Issue]:
+    """Both servers have sessions left for all that the migration opens; with too few for `copy.jobs` the copy takes fewer relays."""
+    missing = False
+    for side in ("source", "target"):
+        text = shortage(ctx.spec, ctx.endpoint(side), ctx.session(side))
+        if text:
+            missing = True
+            user = quote_ident(ctx.user(side))
+            fix = f"ALTER ROLE {user} CONNECTION LIMIT -1; or raise max_connections (restart), or end sessions that nobody needs"
+            yield fail(text, fix if "copy.max_connections" not in text else "Raise copy.max_connections.", object=side)
+    if missing:
+        return
+    copy = ctx.spec.copy
+    jobs, builders = jobs_that_fit(ctx.spec, ctx.session("source"), ctx.session("target"), "")
+    if (jobs, builders) != (copy.jobs, copy.index_jobs):
+        text = f"there are sessions for {jobs} relays and {builders} index builders, not for {copy.jobs} and {copy.index_jobs}"
+        yield warn(f"{text}: the copy takes longer", "Raise max_connections or the role's CONNECTION LIMIT, or copy.max_connections.")
+    else:
+        yield ok(f"enough for {jobs} relays and {builders} index builders")
