@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -16,8 +17,10 @@ import psycopg
 import servers as lab
 import workload as writers
 from host import Host
+from pair import OWNER, PASSWORDS
 
 VIEW = "public.held_view"
+TABLE = "public.held_table"
 
 
 def state_of(source: lab.Server, database: str) -> t.Any:
@@ -43,8 +46,55 @@ def lead(folder: Path, target: lab.Server, database: str) -> list[str]:
 
 
 def prepare_hold(source: lab.Server, database: str) -> None:
-    """A materialized view, by which :func:`held` can stop a cutover."""
+    """A materialized view and a table, by which :func:`held` can stop a cutover."""
     source.execute(f"CREATE MATERIALIZED VIEW {VIEW} AS SELECT 1 AS one; ALTER MATERIALIZED VIEW {VIEW} OWNER TO app", database)
+    source.execute(f"CREATE TABLE {TABLE} (id int PRIMARY KEY); ALTER TABLE {TABLE} OWNER TO app", database)
+
+
+class Hook:
+    """A release hook that stays at work until it is let go, and counts how often it was run; then it runs the command ``then``."""
+
+    def __init__(self, folder: Path, then: t.Sequence[str] = ()) -> None:
+        self.program, self._runs, self._free = folder / "hook", folder / "runs", folder / "free"
+        wait = f"while [ ! -e {self._free} ]; do sleep 0.05; done"
+        self.program.write_text(f"#!/bin/sh\necho run >> {self._runs}\n{wait}\n{shlex.join(then)}\n")
+        self.program.chmod(0o700)
+
+    @property
+    def runs(self) -> int:
+        """How often it was begun."""
+        return len(self._runs.read_text().splitlines()) if self._runs.exists() else 0
+
+    def until_at_work(self, host: Host, key: str) -> None:
+        """Wait until it runs: the cutover is released."""
+        limit = time.monotonic() + 60
+        while not self.runs:
+            assert time.monotonic() < limit, host.log(key)
+            time.sleep(0.01)
+
+    def let_go(self) -> None:
+        """Let it end, now and in the future."""
+        self._free.touch()
+
+
+@contextlib.contextmanager
+def stuck(source: lab.Server, database: str) -> t.Iterator[t.Callable[[], None]]:
+    """A session in a transaction that has a table locked, and whose server process cannot be ended: no fence is proven while it is there.
+    The value given frees it."""
+    with contextlib.closing(source.connect(database, OWNER, PASSWORDS[source.port])) as conn:
+        conn.execute(f"BEGIN; LOCK TABLE {TABLE} IN ROW EXCLUSIVE MODE")
+        pid = conn.info.backend_pid
+        os.kill(pid, signal.SIGSTOP)
+
+        def free() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+            conn.close()
+
+        try:
+            yield free
+        finally:
+            free()
 
 
 @contextlib.contextmanager

@@ -41,6 +41,17 @@ class Playbooks:
 
     def play(self, name: str, *arguments: str, timeout: float = 300.0) -> Run:
         """``ansible-playbook pgops.migration.NAME -i inventory``, for at most ``timeout`` seconds."""
+        call = self._call(name, arguments)
+        done = subprocess.run(**call, capture_output=True, text=True, check=False, timeout=timeout)
+        return Run(done.returncode, done.stdout + done.stderr)
+
+    def begin(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """The same, but nobody waits for it: a process group of its own, which is to be killed."""
+        with (self.folder / "play.log").open("ab") as log:
+            return subprocess.Popen(**self._call(name, arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def _call(self, name: str, arguments: t.Sequence[str]) -> dict[str, t.Any]:
+        """Command, environment and folder, as :mod:`subprocess` takes them."""
         command = [
             str(Path(sys.executable).with_name("ansible-playbook")),
             f"pgops.migration.{name}",
@@ -54,8 +65,7 @@ class Playbooks:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCALHOST_WARNING": "0",
         }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=self.folder, check=False, timeout=timeout)
-        return Run(done.returncode, done.stdout + done.stderr)
+        return {"args": command, "env": environment, "cwd": self.folder}
 
 
 class Run:

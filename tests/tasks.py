@@ -8,9 +8,40 @@ import contextlib
 import importlib
 import io
 import json
+import os
+import sys
 import typing as t
+from pathlib import Path
 
 from ansible.module_utils.testing import patch_module_args
+
+_watched: list[tuple[str, list[str]]] = []
+_CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown")
+
+
+def _audit(event: str, arguments: tuple[t.Any, ...]) -> None:
+    if not _watched or event != "open" and event not in _CHANGES:
+        return
+    if event == "open" and not int(arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        return
+    folder, seen = _watched[-1]
+    paths = [str(path) for path in arguments[:2] if isinstance(path, (str, os.PathLike))]
+    seen += [f"{event} {path}" for path in paths if path.startswith(folder) and not path.endswith("/catalogue.db")]
+
+
+sys.addaudithook(_audit)
+
+
+@contextlib.contextmanager
+def changes_in(folder: Path) -> t.Iterator[list[str]]:
+    """What this process, and no service that is at work there, writes, makes and removes in ``folder`` meanwhile. What it does to the
+    catalogue is SQLite's and not seen."""
+    seen: list[str] = []
+    _watched.append((str(folder), seen))
+    try:
+        yield seen
+    finally:
+        _watched.pop()
 
 
 class Outcome(t.NamedTuple):

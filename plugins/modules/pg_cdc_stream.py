@@ -269,6 +269,7 @@ from ..module_utils._ansible.module import MigrationModule
 from ..module_utils._ansible.options import migration_options, wait_options
 from ..module_utils._ansible.watch import Status, describe, fail_if_failed, lag, latency, watch
 from ..module_utils._engine.errors import IllegalTransition, SpecificationError
+from ..module_utils._engine.migration.states import State, cancel_hint
 from ..module_utils._engine.postgres.lsn import parse_lsn
 
 if t.TYPE_CHECKING:
@@ -365,9 +366,7 @@ def ensure_absent(module: MigrationModule, manager: Manager, spec: MigrationSpec
         return
     cancel = status["state"] != "Canceled"
     if status["state"] in (*ENDED, "Failed"):
-        hint = "Play migrate to go on where it broke off, or cleanup to end it and to remove what it made."
-        what = hint if status["state"] == "Failed" else "Nothing is left to cancel."
-        raise IllegalTransition(f"{spec.name} is {status['state']} and cannot be canceled.", hint=what)
+        raise IllegalTransition(f"{spec.name} is {status['state']} and cannot be canceled.", hint=cancel_hint(State(status["state"])))
     drop = module.params["drop_target"] and bool((status.get("canceled") or {}).get("kept", True))
     module.result.plan(cancel or drop, {"state": status["state"]}, {"state": "Canceled", "databases_dropped": module.params["drop_target"]})
     if not module.check_mode:

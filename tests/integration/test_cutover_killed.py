@@ -1,10 +1,15 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""SIGKILL of the service, of the target and of the playbook in each phase of a cutover: the source is writable again within the deadline, a
-second cutover succeeds, no acknowledged commit is lost."""
+"""SIGKILL of everything that takes part in a cutover, in each of its phases and under each kind of fence: the source is writable again
+within the deadline, a second cutover succeeds, no acknowledged commit is lost; behind the release the first one comes to its end.
+
+``PG_MIGRATION_KILL_MATRIX=1`` for every combination (half an hour); else a part in which each of them is met.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -22,24 +27,57 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.
     read_json,
     write_json,
 )
-from cutoverlab import held, lead, prepare_hold, state_of
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from cutoverlab import Hook, held, lead, prepare_hold, state_of, stuck
 from host import Host
-from pair import make_target
+from pair import describe, make_source, make_target
+from plays import Playbooks
 
-PHASES = ("fence", "drain", "complete", "confirm")
+FENCES = ("revoke_connect", "locks", "read_only", "external")
+PHASES = ("fence", "drain", "complete", "confirm", "release")
+VICTIMS = ("service", "worker", "receiver", "watchdog", "target", "source")
 MAX_PAUSE = 8.0
-KILLS = [
-    *(("revoke_connect", phase) for phase in PHASES),
-    *(("locks", phase) for phase in ("fence", "drain", "confirm")),
-    *((fence, phase) for fence in ("read_only", "external") for phase in ("fence", "drain")),
-]
+CONNECT = 10.0
+"""What whoever lifts a fence may take beyond the deadline, on a machine that has much else to do."""
+
+LONG_PAUSE = 60.0
+PART = (
+    ("service", "revoke_connect", "fence"),
+    ("service", "locks", "drain"),
+    ("service", "read_only", "complete"),
+    ("service", "locks", "complete"),
+    ("service", "external", "confirm"),
+    ("service", "read_only", "confirm"),
+    ("worker", "revoke_connect", "complete"),
+    ("worker", "locks", "release"),
+    ("receiver", "external", "drain"),
+    ("watchdog", "revoke_connect", "confirm"),
+    ("target", "revoke_connect", "fence"),
+    ("target", "locks", "complete"),
+    ("target", "read_only", "release"),
+    ("source", "locks", "confirm"),
+    ("source", "revoke_connect", "drain"),
+    ("playbook", "revoke_connect", "drain"),
+)
+WHOLE = (
+    *((victim, fence, phase) for victim in VICTIMS for fence in FENCES for phase in PHASES if (victim, phase) != ("watchdog", "release")),
+    *(("playbook", "revoke_connect", phase) for phase in PHASES),  # what stands between it and the fence is the service
+)
+KILLS = WHOLE if os.environ.get("PG_MIGRATION_KILL_MATRIX") else PART
 STOP = """#!/bin/sh
 # nobody finds the source any more, and who is there is shown out
-touch {began}
 sleep 1
 echo host=/nowhere > {dsn}.new && mv {dsn}.new {dsn}
 exec {psql} -qAt -d "{admin}" -c "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'shop writer%'"
 """
+
+
+@pytest.fixture(scope="module")
+def source() -> t.Iterator[lab.Server]:
+    """A source of this module's own: it is restarted."""
+    server = make_source()
+    yield server
+    server.drop()
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +99,27 @@ def application(source, owner, source_database, tmp_path) -> t.Iterator[writers.
     workload.stop()
 
 
-def writable_again(application: writers.Workload, source: lab.Server, since: float) -> None:
-    """Commits are acknowledged by the source before the deadline has passed (and a second for the watchdog to connect)."""
-    before = application.acknowledged(source.port)
-    application.wait_acknowledged(before + 10, MAX_PAUSE + 4, port=source.port)
-    assert time.monotonic() - since < MAX_PAUSE + 4
+def writable_again(application: writers.Workload, source: lab.Server) -> None:
+    """The source acknowledges commits."""
+    application.wait_acknowledged(application.acknowledged(source.port) + 10, 60, port=source.port)
 
 
-def until_guarded(host: Host, key: str, journal: FenceJournal) -> None:
-    """The fence is announced and its watchdog runs. A kill between the two finds a source that nothing was done to."""
+def until_guarded(host: Host, key: str, journal: FenceJournal, dead: t.Collection[int] = ()) -> None:
+    """The fence is announced and its watchdog runs, one that is not among the ``dead``. A kill
+    between the two finds a source that nothing was done to."""
     limit = time.monotonic() + 30
-    while journal.state() != "fenced" or not host.watchdogs(key):
+    while journal.state() != "fenced" or not set(host.watchdogs(key)).difference(dead):
         assert time.monotonic() < limit, journal.state()
         time.sleep(0.001)
 
 
-def until_lifted(journal: FenceJournal, seconds: float = MAX_PAUSE + 4) -> None:
-    """The writers may not even have felt the fence yet when they are asked."""
-    limit = time.monotonic() + seconds
+def until_lifted(journal: FenceJournal, since: float, seconds: float = MAX_PAUSE + CONNECT) -> None:
+    """The fence is lifted within ``seconds`` after ``since`` (``time.time()``)."""
+    limit = time.monotonic() + seconds + 60
     while journal.state() != "lifted":
-        assert time.monotonic() < limit
+        assert time.monotonic() < limit, journal.state()
         time.sleep(0.01)
+    assert journal.path.stat().st_mtime - since < seconds
 
 
 def finish(host: Host, spec: t.Any, application: writers.Workload, target: lab.Server, database: str) -> None:
@@ -97,94 +135,221 @@ def finish(host: Host, spec: t.Any, application: writers.Workload, target: lab.S
 def commands(folder: Path, source: lab.Server, database: str) -> dict[str, list[str]]:
     """What stops the writers of ``application`` from outside, and what lets them go on at the source."""
     stop, here = folder / "stop", folder / "here"
-    stop.write_text(STOP.format(began=folder / "began", dsn=folder / "dsn", psql=source.bindir / "psql", admin=source.dsn(database)))
+    stop.write_text(STOP.format(dsn=folder / "dsn", psql=source.bindir / "psql", admin=source.dsn(database)))
     stop.chmod(0o700)
     here.write_text((folder / "dsn").read_text())
     return {"fence_command": [str(stop)], "unfence_command": ["cp", str(here), str(folder / "dsn")]}
 
 
-@pytest.mark.parametrize(("fence", "phase"), KILLS)
-def test_service_killed(fence, phase, host, source, target, application, source_database, spec_factory, tmp_path) -> None:
-    """The watchdog opens the source, at once and by itself; played again, the migration goes on."""
-    options = {"fence": fence, "max_latency": 60, "max_pause": MAX_PAUSE, "release": lead(tmp_path, target, source_database)}
-    if fence == "external":
-        options.update(commands(tmp_path, source, source_database))
-    spec = spec_factory(f"killed-{phase}", [source_database], cutover=options)
-    before = state_of(source, source_database)
-    with application:
-        host.manager.start(spec)
-        host.until_waiting(spec.key)
-        journal = FenceJournal(MigrationPaths(host.home, spec.key).fence)
+@dataclasses.dataclass
+class Stage:
+    """A migration that waits for its cutover, under writers."""
+
+    host: Host
+    spec: MigrationSpec
+    source: lab.Server
+    target: lab.Server
+    application: writers.Workload
+    plays: Playbooks
+    hook: Hook
+    before: t.Any
+
+    @property
+    def key(self) -> str:
+        """Of the migration."""
+        return self.spec.key
+
+    @property
+    def database(self) -> str:
+        """The one database."""
+        return self.spec.databases[0]
+
+    @property
+    def journal(self) -> FenceJournal:
+        """Of the fence."""
+        return FenceJournal(MigrationPaths(self.host.home, self.key).fence)
+
+    def status(self) -> dict[str, t.Any]:
+        """As ``Manager.status``."""
+        return self.host.manager.status(self.key) or {}
+
+    @contextlib.contextmanager
+    def held(self, phase: str, request: t.Callable[[str], t.Any]) -> t.Iterator[t.Callable[[], None]]:
+        """Ask for a cutover, which stays at ``phase``; the value given lets it go on."""
+        if phase != "release":
+            self.hook.let_go()
         if phase == "fence":
-            host.manager.request_cutover(spec.key)
-            until_guarded(host, spec.key, journal)
-            while fence == "external" and not (tmp_path / "began").exists():
-                time.sleep(0.001)
-            host.kill(spec.key)
+            with stuck(self.source, self.database) as go_on:
+                request(self.key)
+                until_guarded(self.host, self.key, self.journal)
+                yield go_on
+        elif phase == "release":
+            request(self.key)
+            self.hook.until_at_work(self.host, self.key)
+            yield self.hook.let_go
         else:
-            with held(host, spec.key, target, source_database, phase):
-                pid = host.manager.status(spec.key)["service"]["pid"]
-                os.kill(pid, signal.SIGKILL)
-            host.gone(spec.key)
-        writable_again(application, source, time.monotonic())
-        until_lifted(journal)
-        assert state_of(source, source_database) == before
-        host.manager.start(spec)
-        finish(host, spec, application, target, source_database)
+            with held(self.host, self.key, self.target, self.database, phase, request) as go_on:
+                yield go_on
+
+    def strike(self, victim: str) -> list[int]:
+        """Kill it; its process ids. The source is told to stop as for a restart."""
+        if victim == "source":
+            os.kill(self.source.pid, signal.SIGINT)
+            return [self.source.pid]
+        pids = {
+            "service": lambda: [self.status()["service"]["pid"]],
+            "target": lambda: [self.target.pid],
+            "watchdog": lambda: self.host.watchdogs(self.key),
+            "worker": lambda: self.host.children(self.key, "work"),
+            "receiver": lambda: self.host.children(self.key, "receive"),
+        }[victim]()
+        assert pids, victim
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return list(pids)
+
+    def until_over(self) -> bool:
+        """Wait for the end of the cutover; True if it has succeeded, False if it was given back."""
+        host, key = self.host, self.key
+        status = host.until(key, lambda s: s["state"] == "Succeeded" or (s["cutover"] or {}).get("given_back"), "the end of the cutover")
+        return bool(status["state"] == "Succeeded")
+
+    def given_back(self, since: float) -> None:
+        """The source is as it was, and writes."""
+        until_lifted(self.journal, since)
+        writable_again(self.application, self.source)
+        assert state_of(self.source, self.database) == self.before
 
 
-@pytest.mark.parametrize("phase", ["drain", "complete", "confirm"])
-def test_target_killed(phase, host, source, target, application, source_database, spec_factory, tmp_path) -> None:
-    """The cutover is given back; when the target is there again, a second one succeeds."""
-    options = {"max_latency": 60, "max_pause": MAX_PAUSE, "release": lead(tmp_path, target, source_database)}
-    spec = spec_factory(f"target-{phase}", [source_database], cutover=options)
-    before = state_of(source, source_database)
-    with application:
+@pytest.fixture
+def stage(host, source, target, application, source_database, tmp_path) -> t.Iterator[t.Callable[[str], Stage]]:
+    """``stage(fence)``; the writers begin afterwards, for a base copy under writers takes its time."""
+
+    def make(fence: str) -> Stage:
+        hook = Hook(tmp_path, lead(tmp_path, target, source_database))
+        options = {"fence": fence, "max_latency": 60, "max_pause": MAX_PAUSE, "release": [str(hook.program)]}
+        if fence == "external":
+            options.update(commands(tmp_path, source, source_database))
+        described = describe(source, target, "killed", [source_database], cutover=options)
+        plays = Playbooks(tmp_path, described)
+        plays.home = host.home
+        plays.describe({**described, "cutover": {**options, "max_pause": LONG_PAUSE}})
+        spec = MigrationSpec.from_dict(described)
+        before = state_of(source, source_database)
         host.manager.start(spec)
         host.until_waiting(spec.key)
-        with held(host, spec.key, target, source_database, phase) as go_on:
-            began = time.monotonic()
-            target.crash()
-            if phase != "complete":
-                go_on()
-        if phase == "confirm":  # the proof does not need the target any more, and all is committed there
-            status = host.until(spec.key, lambda s: s["cutover"], "the end of the cutover")
-        else:
-            writable_again(application, source, began)
-            assert state_of(source, source_database) == before
-            status = host.until(spec.key, lambda s: (s["cutover"] or {}).get("given_back"), "given back")
-        target.start()
-        if status["cutover"].get("given_back"):
-            finish(host, spec, application, target, source_database)
+        return Stage(host, spec, source, target, application, plays, hook, before)
+
+    yield make
+    for server in (source, target):
+        if not server.running:
+            revive(server)
 
 
-@pytest.mark.parametrize("phase", ["drain", "confirm"])
-def test_playbook_killed(phase, host, source, target, application, source_database, spec_factory, tmp_path) -> None:
-    """Nobody needs the playbook: the cutover that it asked for goes on and succeeds."""
-    options = {"max_latency": 60, "max_pause": 30, "release": lead(tmp_path, target, source_database)}
-    spec = spec_factory(f"play-{phase}", [source_database], cutover=options)
+def revive(server: lab.Server) -> None:
+    """Start it; what a killed postmaster leaves behind takes a moment to be gone."""
+    limit = time.monotonic() + 60
+    while True:
+        try:
+            server.start()
+            return
+        except RuntimeError:
+            if time.monotonic() > limit:
+                raise
+
+
+@pytest.mark.parametrize(("victim", "fence", "phase"), KILLS)
+def test_killed(victim: str, fence: str, phase: str, stage, application) -> None:
+    """Given back, or carried on: no acknowledged commit is missing, and the migration comes to its end."""
+    one = stage(fence)
     with application:
-        host.manager.start(spec)
-        host.until_waiting(spec.key)
-        ask = (
-            "import sys; from pathlib import Path;"
-            "from ansible_collections.pgops.migration.plugins.module_utils._engine.service.manager import Manager;"
-            "m = Manager(Path(sys.argv[1]), supervisor='process'); m.request_cutover(sys.argv[2]); sys.stdin.read()"
-        )
-        link = str(MigrationPaths(host.home, spec.key).home)
-
-        def request(key: str) -> None:
-            caller = subprocess.Popen([sys.executable, "-c", ask, link, key], stdin=subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path)})
-            host.until(key, lambda s: s["cutover_phase"], "the cutover")
-            caller.kill()
-            caller.wait()
-
-        with held(host, spec.key, target, source_database, phase, request) as go_on:
-            go_on()
-        host.until(spec.key, lambda s: s["state"] == "Succeeded", "Succeeded")
-        application.wait_acknowledged(10, port=target.port)
-    account = writers.check(target.dsn(source_database), application.folder)
+        application.wait_acknowledged(20, timeout=60, port=one.source.port)
+        succeeded = (as_playbook if victim == "playbook" else KILLED.get(victim, carried_on))(one, victim, phase)
+        if not succeeded:
+            one.host.until_waiting(one.key)
+            one.host.cut_over(one.key, max_pause=LONG_PAUSE)
+        application.wait_acknowledged(10, port=one.target.port, timeout=60)
+    account = writers.check(one.target.dsn(one.database), application.folder)
     assert account.good, account
+    status = one.status()
+    assert (status["verification"] or {}).get("equal") or status["unproven"], status
+
+
+def carried_on(one: Stage, victim: str, phase: str) -> bool:
+    """A process of the engine: whatever becomes of the cutover is told, and nobody has to play anything. A watchdog is replaced at once."""
+    with one.held(phase, one.host.manager.request_cutover) as go_on:
+        began = time.time()
+        killed = one.strike(victim)
+        if victim == "watchdog":
+            until_guarded(one.host, one.key, one.journal, killed)
+        go_on()
+        succeeded = one.until_over()
+    if not succeeded:
+        assert phase != "release" and victim != "watchdog"
+        one.given_back(began)
+    return succeeded
+
+
+def service_killed(one: Stage, victim: str, phase: str) -> bool:
+    """The watchdog opens the source, at once and by itself; played again, the migration goes on. Behind the release it ends."""
+    with one.held(phase, one.host.manager.request_cutover):
+        began = time.time()
+        one.strike(victim)
+    one.host.gone(one.key)
+    if phase != "release":
+        one.given_back(began)
+    one.hook.let_go()
+    one.host.manager.start(one.spec)
+    return phase == "release" and one.until_over()
+
+
+def target_killed(one: Stage, victim: str, phase: str) -> bool:
+    """The source is open again while the target is still away."""
+    with one.held(phase, one.host.manager.request_cutover) as go_on:
+        began = time.time()
+        one.strike(victim)
+        go_on()
+        if phase in ("fence", "drain", "complete"):
+            one.given_back(began)
+        elif phase == "confirm":  # without sessions that live, the proof does not need the target, and all is committed there
+            one.host.until(one.key, lambda s: s["cutover"], "the end of the cutover")
+    revive(one.target)
+    return one.until_over()
+
+
+def source_restarted(one: Stage, victim: str, phase: str) -> bool:
+    """Whoever is asked again afterwards: the fence stands or was lifted, and a lock that is gone is noticed."""
+    with one.held(phase, one.host.manager.request_cutover) as go_on:
+        one.strike(victim)
+        go_on()
+        one.source.stop()
+        revive(one.source)
+        began = time.time()
+        succeeded = one.until_over()
+    if not succeeded:
+        one.given_back(began)
+    return succeeded
+
+
+def as_playbook(one: Stage, victim: str, phase: str) -> bool:
+    """Nobody needs ``ansible-playbook``, which is killed with all that it started: the cutover that it asked for goes on and succeeds."""
+
+    def request(key: str) -> None:
+        plays.append(one.plays.begin("cutover"))
+        one.host.until(key, lambda s: s["cutover_phase"], "the cutover")
+
+    plays: list[subprocess.Popen[bytes]] = []
+    with one.held(phase, request) as go_on:
+        (play,) = plays
+        assert play.poll() is None, "it did not wait for the cutover"
+        os.killpg(play.pid, signal.SIGKILL)
+        play.wait()
+        go_on()
+        assert one.until_over()
+    return True
+
+
+KILLED = {"service": service_killed, "target": target_killed, "source": source_restarted}
 
 
 def test_host_restarted_in_the_fence(host, source, target, application, source_database, spec_factory, tmp_path) -> None:
@@ -206,8 +371,8 @@ def test_host_restarted_in_the_fence(host, source, target, application, source_d
         target.stop("immediate")
         unit = subprocess.Popen([sys.executable, str(paths.engine), "serve", "--home", str(host.home), "--migration", spec.key])
         try:
-            until_lifted(journal, 60)
-            writable_again(application, source, time.monotonic())
+            until_lifted(journal, time.time(), 60)
+            writable_again(application, source)
             assert state_of(source, source_database) == before
             target.start()
             finish(host, spec, application, target, source_database)

@@ -14,6 +14,7 @@ import servers as lab
 import workload as writers
 from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.fence import make_fence, plan_fence
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CutoverAborted, SpecificationError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.selection import Selection
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from cutoverlab import lead, state_of
 from pair import make_target
@@ -56,6 +57,23 @@ def test_exact_under_writers(fence, host, source, target, application, source_da
     assert status["cutover"]["time"][source_database]
     with source.connect() as conn:  # closed for everybody but us (and superusers)
         assert conn.execute("SELECT has_database_privilege('app', %s, 'CONNECT')", [source_database]).fetchone() == (False,)
+
+
+def test_locks_are_on_migrated_tables_alone(source, owner, source_database, spec_factory) -> None:
+    """Who writes to a table that is left out does not wait, before the end."""
+    with source.connect(source_database, user=owner.name, password=owner.password) as conn:
+        conn.execute("CREATE TABLE public.w (i int PRIMARY KEY); CREATE TABLE public.out (i int); SET lock_timeout = '200ms'")
+        selection = Selection.of(spec_factory("kinds", [source_database], copy={"exclude": ["public.out"]}).copy)
+        endpoint = spec_factory("kinds", [source_database]).source
+        change = plan_fence(endpoint, source_database, "locks", selection)
+        fence = make_fence(endpoint, change)
+        assert fence.raise_(time.monotonic() + 60) == "1 tables locked against writers"
+        conn.execute("INSERT INTO public.out VALUES (1)")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            conn.execute("INSERT INTO public.w VALUES (1)")
+        type(fence).lift(endpoint, change)
+        conn.execute("INSERT INTO public.w VALUES (1)")
+    fence.let_go()
 
 
 def test_locks_end_no_session_of_a_cutover_that_is_given_back(host, source, owner, source_database, spec_factory) -> None:

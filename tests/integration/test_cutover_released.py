@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.monitor.te
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.session import connect_bulk
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service.cancel import drop_databases
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import Endpoint
-from cutoverlab import held, prepare_hold
+from cutoverlab import Hook, held, prepare_hold
 from host import Host
 from pair import Login
 
@@ -37,31 +36,6 @@ def database(source: lab.Server, owner: Login, source_database: str) -> str:
         conn.execute(DDL)
     prepare_hold(source, source_database)
     return source_database
-
-
-class Hook:
-    """A release hook that stays at work until it is let go, and counts how often it was run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.program, self._runs, self._free = folder / "hook", folder / "runs", folder / "free"
-        self.program.write_text(f"#!/bin/sh\necho run >> {self._runs}\nwhile [ ! -e {self._free} ]; do sleep 0.05; done\n")
-        self.program.chmod(0o700)
-
-    @property
-    def runs(self) -> int:
-        """How often it was begun."""
-        return len(self._runs.read_text().splitlines()) if self._runs.exists() else 0
-
-    def until_at_work(self, host: Host, key: str) -> None:
-        """Wait until it runs: the cutover is released."""
-        limit = time.monotonic() + 60
-        while not self.runs:
-            assert time.monotonic() < limit, host.log(key)
-            time.sleep(0.01)
-
-    def let_go(self) -> None:
-        """Let it end, now and in the future."""
-        self._free.touch()
 
 
 def test_what_serves_is_never_dropped(host: Host, target, database, spec_factory, tmp_path) -> None:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import typing as t
 
 import pytest
@@ -12,6 +14,9 @@ import servers as lab
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.pgops.migration.plugins.module_utils._ansible.module import MigrationModule
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict
+from ansible_collections.pgops.migration.plugins.module_utils._engine.service import manager as manager_module
+from ansible_collections.pgops.migration.plugins.module_utils._engine.service import sets as sets_module
+from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.databases import split_batches
 from ansible_collections.pgops.migration.plugins.modules import pg_snapshot_copy
 from host import Host
 from pair import OWNER, describe
@@ -20,15 +25,30 @@ COUNT = 19
 ROWS = 200
 
 
+SIZE = int(os.environ.get("PG_MIGRATION_SET_SIZE", "2"))
+"""Databases of a set online, each with two processes of its own; ``PG_MIGRATION_SET_SIZE=8`` for the real size."""
+
+
 @pytest.fixture
-def names(source: lab.Server, database_factory: t.Callable[..., str]) -> list[str]:
-    """19 databases that differ in their content: copies of one template."""
+def names(make_names: t.Callable[[int], list[str]]) -> list[str]:
+    """19 databases."""
+    return make_names(COUNT)
+
+
+@pytest.fixture
+def make_names(source: lab.Server, database_factory: t.Callable[..., str]) -> t.Callable[[int], list[str]]:
+    """``make_names(count)``: databases that differ in their content."""
+    return functools.partial(copies, source, database_factory)
+
+
+def copies(source: lab.Server, database_factory: t.Callable[..., str], count: int) -> list[str]:
+    """Of one template."""
     template = database_factory()
     with source.connect(template) as conn:
         conn.execute("CREATE TABLE public.item (id int PRIMARY KEY, home name)")
         conn.execute(f"INSERT INTO public.item SELECT i FROM generate_series(1, {ROWS}) i")
         conn.execute(f"ALTER TABLE public.item OWNER TO {OWNER}")
-    made = [database_factory(options=f"TEMPLATE {template}") for dummy in range(COUNT)]
+    made = [database_factory(options=f"TEMPLATE {template}") for dummy in range(count)]
     for name in made:
         source.execute("UPDATE public.item SET home = current_database()", name)
     return made
@@ -89,3 +109,35 @@ def test_nineteen_databases_killed_twice(names, host: Host, source, target, spec
     assert (again["changed"], again["migration"], again["reached"]) == (False, "estate-b3", True)
     with pytest.raises(Conflict):
         host.manager.plan(spec_factory("estate", names[:-1], mode="offline"))
+
+
+def test_sets_online(make_names, host: Host, source, target, spec_factory, monkeypatch) -> None:
+    """Online each set waits for its cutover before the next begins; killed in the copy of the first and in the stream of the second,
+    every database is migrated exactly once, with what was written to it meanwhile."""
+    monkeypatch.setattr(manager_module, "MAX_DATABASES", SIZE)
+    monkeypatch.setattr(sets_module, "split_batches", functools.partial(split_batches, size=SIZE))
+    names = make_names(SIZE + 1)
+    spec = spec_factory("estate", names, cutover={"max_latency": 60, "max_pause": 60})
+    manager, ended = host.manager, []
+    for number, databases in ((1, names[:SIZE]), (2, names[SIZE:])):
+        key = manager.start(spec)["key"]
+        assert manager.status(key)["name"] == f"estate-b{number}" and manager.begun(spec).databases == tuple(databases)
+        if number == 1:
+            host.until(key, lambda status: any(one["phase"] != "queued" for one in status["progress"].values()), "a copy at work")
+        else:
+            host.until_waiting(key)
+        host.kill(key)
+        assert manager.start(spec)["key"] == key
+        host.until_waiting(key)
+        assert manager.plan(spec).action == "none", "the next set does not begin before the cutover of this one"
+        for name in names:
+            source.execute(f"INSERT INTO public.item VALUES ({ROWS + number}, '{name}')", name)
+        assert host.cut_over(manager.begun(spec).key)["verification"]["equal"]
+        ended.append(manager.status(key)["ended"])
+    assert manager.plan(spec).action == "none" and manager.begun(spec).key == key
+    sets = list(reversed(manager.list()))
+    assert [(one["name"], one["databases"], one["ended"]) for one in sets] == [
+        ("estate-b1", names[:SIZE], ended[0]),
+        ("estate-b2", names[SIZE:], ended[1]),
+    ]
+    assert [content(target, name) for name in names] == [(ROWS + 1, name, name)] * SIZE + [(ROWS + 2, names[-1], names[-1])]

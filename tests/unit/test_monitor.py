@@ -286,6 +286,15 @@ def test_prometheus_values() -> None:
     assert value(prometheus.render(given.succeeded(), given.NOW), "pg_migration_cutover_pause_seconds") == 1.02
 
 
+def test_prometheus_tells_of_a_stall() -> None:
+    """For how long nothing has moved, and 0 where it moves."""
+    status = given.following()
+    status["progress"]["shop"]["stalled"] = {"seconds": 42.5, "where": "target", "waits": []}
+    text = prometheus.render(status, given.NOW)
+    assert value(text, "pg_migration_stalled_seconds", database="shop") == 42.5
+    assert value(text, "pg_migration_stalled_seconds", database="billing") == 0
+
+
 def test_prometheus_leaves_out_what_is_not_known() -> None:
     """R91: no false zero."""
     status = given.following()

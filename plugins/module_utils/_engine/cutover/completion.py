@@ -20,7 +20,7 @@ from ..postgres.selection import Selection
 from ..postgres.session import connect, server_errors
 from ..snapshot.finish import refresh_matviews
 from ..snapshot.largeobjects import sync_large_objects
-from ..snapshot.sequences import sync_sequences
+from ..snapshot.sequences import MARGIN, sync_sequences
 from ..spec import MigrationSpec
 from .unlogged import sync_unlogged
 
@@ -83,7 +83,20 @@ def _sessions(
         yield source, target
 
 
+def set_ahead(spec: MigrationSpec, database: str) -> None:
+    """After a cutover that was given back: sequences of the target are ahead again, as the base copy has left them.
+
+    :raises MigrationError: a server does not answer, or refuses it.
+    """
+    with _sessions(spec, database, None) as (source, target):
+        _set_sequences(spec, source, target, MARGIN)
+
+
 def _level(spec: MigrationSpec, source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any]) -> dict[str, int]:
+    return {"sequences": _set_sequences(spec, source, target), "large_objects": sync_large_objects(source, target)}
+
+
+def _set_sequences(spec: MigrationSpec, source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], margin: int = 0) -> int:
     selection = Selection.of(spec.copy)
     partly = spec.copy.present or not selection.everything
-    return {"sequences": sync_sequences(source, target, selection, partly=partly), "large_objects": sync_large_objects(source, target)}
+    return sync_sequences(source, target, selection, partly=partly, margin=margin)

@@ -10,7 +10,7 @@ change         what is done                                                 what
 ============== ============================================================ ==========================================================
 gate           PgBouncer is paused, or the user's command is run            the fence behind it
 revoke_connect CONNECT is taken away, sessions are ended                    nobody is there, three times in a row and at the end again
-locks          EXCLUSIVE locks on every table; before the release as above  the locks
+locks          EXCLUSIVE locks on tables migrated; at the release as above  the locks
 read_only      sessions are read-only by default, the old ones are ended    nothing was committed since the marker
 external       nothing                                                      only idle sessions, and nothing was committed
 ============== ============================================================ ==========================================================
@@ -18,9 +18,11 @@ external       nothing                                                      only
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from pathlib import Path
 
+from ..postgres.selection import EVERYTHING, Selection
 from ..spec import CutoverOptions, Endpoint
 from .connectfence import ConnectFence
 from .externalfence import ExternalFence
@@ -67,17 +69,19 @@ KINDS: dict[str, type[Fence]] = {
 }
 
 
-def plan_fence(endpoint: Endpoint, database: str, kind: str = "revoke_connect") -> Change:
-    """What the fence ``kind`` will change in ``database``."""
-    return {**KINDS[kind].plan(endpoint, database), "kind": kind}
+def plan_fence(endpoint: Endpoint, database: str, kind: str = "revoke_connect", selection: Selection = EVERYTHING) -> Change:
+    """What the fence ``kind`` will change in ``database``, of which ``selection`` is migrated."""
+    return {**KINDS[kind].plan(endpoint, database), "kind": kind, "selection": dataclasses.asdict(selection)}
 
 
-def plan_fences(endpoint: Endpoint, databases: t.Sequence[str], options: CutoverOptions, mark: Path) -> list[Change]:
+def plan_fences(
+    endpoint: Endpoint, databases: t.Sequence[str], options: CutoverOptions, mark: Path, selection: Selection = EVERYTHING
+) -> list[Change]:
     """The whole fence, in the order in which it is raised: gates first, and opened last. ``mark``: see :func:`.gates.plan_gates`."""
     changes: list[Change] = []
     try:
         for database in databases:
-            changes.append(plan_fence(endpoint, database, options.fence))
+            changes.append(plan_fence(endpoint, database, options.fence, selection))
     except BaseException:
         for change in changes:
             make_fence(endpoint, change).let_go()

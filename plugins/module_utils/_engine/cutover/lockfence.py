@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The fence ``locks``: a session of ours holds an EXCLUSIVE lock on every table, so writers wait and readers read on.
+"""The fence ``locks``: a session of ours holds an EXCLUSIVE lock on every table that is migrated, so writers wait and readers read on.
 
 No session is ended before it is certain that the target is complete; a cutover that is given back costs the writers a wait, not an error.
 Right before the release the database is closed as ``revoke_connect`` does it, with the locks still held: a writer that waits for one must
@@ -16,6 +16,7 @@ from ..errors import CutoverAborted
 from ..postgres.catalog import read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import APPLICATION
+from ..postgres.selection import Selection, chosen_tables
 from ..postgres.session import connect, server_errors
 from ..spec import Endpoint
 from .connectfence import ConnectFence, close_database, read_grants
@@ -49,9 +50,9 @@ class LockFence:
         return {"database": database, "user": user, "grants": grants, "pid": pid, "started": row[0] if row else ""}
 
     def raise_(self, deadline: float) -> str:
-        """Lock every table, in attempts."""
+        """Lock every table that is migrated, in attempts."""
         endpoint, database, conn = self._endpoint, self._change["database"], self._conn
-        names = sorted(table.qualified for table in read_tables(conn))
+        names = self._migrated(conn)
         while True:
             try:
                 with server_errors("lock the tables", endpoint, database, kind=CutoverAborted, code="PGM5101"):
@@ -67,13 +68,19 @@ class LockFence:
                     exc.hint = exc.hint or "A transaction holds a table longer than the cutover may wait; see pg_locks."
                     raise
         with connect(endpoint, database, purpose="fence") as other:  # ours sees the catalog as of its beginning
-            missed = {table.qualified for table in read_tables(other)} - set(names)
+            missed = set(self._migrated(other)) - set(names)
         if missed:
             raise CutoverAborted(
                 f"Tables were made on {endpoint.label(database)} meanwhile: {', '.join(sorted(missed)[:5])}.", code="PGM5105"
             )
         refuse_prepared(conn, endpoint, database)
         return f"{len(names)} tables locked against writers"
+
+    def _migrated(self, conn: psycopg.Connection[t.Any]) -> list[str]:
+        """Tables whose rows come to the target, as the copy and the stream choose them."""
+        told: dict[str, t.Any] = self._change["selection"]
+        plain: dict[str, t.Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+        return sorted(table.qualified for table in chosen_tables(conn, Selection(**plain), read_tables(conn)))
 
     def confirm(self, deadline: float) -> None:
         """Close the database for good, under the locks."""

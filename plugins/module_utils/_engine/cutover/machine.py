@@ -18,6 +18,7 @@ from ..errors import CutoverAborted, MigrationError
 from ..migration.catalogue import now
 from ..migration.paths import MigrationPaths
 from ..postgres.lsn import format_lsn
+from ..postgres.selection import Selection
 from ..spec import CutoverOptions, MigrationSpec
 from ..verify.compare import differing
 from .commands import run_command
@@ -37,7 +38,10 @@ DRAIN_SECONDS = 3600.0
 
 RESUME_SECONDS = 10.0
 OPEN_SECONDS = 1.0
-"""Pause between attempts to open the server that a rollback leads to."""
+"""Pause between attempts to open the source again, or the server that a rollback leads to."""
+
+WATCH_SECONDS = 0.2
+"""Pause between looks whether the watchdog is there."""
 
 STAYS_PAUSED = "; PgBouncer stays paused: have it lead to the target, then RELOAD and RESUME"
 
@@ -129,8 +133,9 @@ class Cutover:
         self._journal = FenceJournal(paths.fence)
         self._fences: list[Fence] = []
         self._watchdog: subprocess.Popen[bytes] | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._began = 0.0
-        self.phase = ""
+        self.phase = self._at = ""
         self.proof: dict[str, dict[str, t.Any]] = {}
         self.result = CutoverResult(self._databases)
 
@@ -158,6 +163,8 @@ class Cutover:
                 raise
             if isinstance(exc, MigrationError):
                 raise CutoverAborted(f"Cutover given back: {exc.message}", code=exc.code, hint=exc.hint, details=exc.details) from exc
+            if isinstance(exc, Exception):
+                raise self._broken_off(exc) from exc
             raise
         finally:
             for fence in self._fences:
@@ -166,7 +173,7 @@ class Cutover:
 
     async def _phase(self, name: str, work: t.Awaitable[str]) -> None:
         start = time.monotonic()
-        self.phase = name
+        self.phase = self._at = name
         text = await work
         self.result.phases.append({"name": name, "seconds": round(time.monotonic() - start, 3), "text": text})
 
@@ -179,6 +186,17 @@ class Cutover:
         except (TimeoutError, asyncio.TimeoutError):
             raise self._late(phase) from None
 
+    def _broken_off(self, exc: Exception) -> CutoverAborted:
+        """For what nobody has foreseen where it came up, above all a session that ends in the middle of a statement."""
+        said = " ".join(str(exc).split())
+        return CutoverAborted(
+            f"Cutover given back: it broke off at {self._at}: {type(exc).__name__}: {said}",
+            code="PGM5115",
+            hint="Where a server was restarted or a line broke, call the cutover again.",
+            sqlstate=getattr(exc, "sqlstate", None) or "",
+            details={"phases": self.result.phases},
+        )
+
     def _late(self, phase: str) -> CutoverAborted:
         return CutoverAborted(
             f"The cutover was at {phase} when max_pause ({self._options.max_pause:g} s) was over.",
@@ -188,9 +206,12 @@ class Cutover:
 
     async def _fence(self, deadline: float) -> str:
         source = self._spec.source
-        changes = await asyncio.to_thread(plan_fences, source, self._databases, self._options, self._paths.fence_mark)
+        selection = Selection.of(self._spec.copy)
+        changes = await asyncio.to_thread(plan_fences, source, self._databases, self._options, self._paths.fence_mark, selection)
         self._fences = [make_fence(source, change) for change in changes]
-        self._start_watchdog(self._journal.open(changes, deadline, {key: getattr(self._options, key) for key in LEADS}))
+        attempt = self._journal.open(changes, deadline, {key: getattr(self._options, key) for key in LEADS})
+        self._start_watchdog(attempt)
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_watchdog(attempt))
         self._began = time.monotonic()
         self.result.fenced_at = now()
         gates = [fence for fence in self._fences if isinstance(fence, Gate)]
@@ -204,6 +225,13 @@ class Cutover:
         command = [*self._paths.command("watchdog"), "--attempt", attempt]
         with open(self._paths.log, "ab") as log:
             self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+
+    async def _keep_watchdog(self, attempt: str) -> None:
+        """One that was killed is replaced: the source must not be left to this process alone."""
+        while self._watchdog:
+            if self._watchdog.poll():
+                self._start_watchdog(attempt)
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _drain(self, token: str, deadline: float) -> str:
         limit = deadline - time.monotonic() if self._options.proven else max(self._options.max_pause, DRAIN_SECONDS)
@@ -337,16 +365,29 @@ class Cutover:
         return "; ".join(said) or "no hook", False
 
     async def _give_back(self) -> None:
-        """Open the source again and let the stream go on; the watchdog does it if this fails."""
+        """Open the source again and let the stream go on."""
         try:
-            if self._fences and self._journal.state() != "released":
-                await asyncio.to_thread(self._journal.lift, self._spec.source, again=True)
+            await self._lift_until_done()
         finally:
             self._end_watchdog()
             resumed = (asyncio.wait_for(self._ask(database, "resume"), RESUME_SECONDS) for database in self._databases)
             await asyncio.gather(*resumed, return_exceptions=True)
 
+    async def _lift_until_done(self) -> None:
+        """A source that is away, or is being restarted, stays fenced until this has worked: it is tried for as long as it takes, by the
+        watchdog too, and the phase says why."""
+        while self._fences and self._journal.state() != "released":
+            try:
+                await asyncio.to_thread(self._journal.lift, self._spec.source, again=True)
+                return
+            except Exception as exc:  # whatever it is, the source must be opened
+                self._end_watchdog()
+                self.phase = f"giving back: the source cannot be opened: {exc}"
+                await asyncio.sleep(OPEN_SECONDS)
+
     def _end_watchdog(self) -> None:
         if self._watchdog and self._watchdog.stdin:
             self._watchdog.stdin.close()
             self._watchdog = None
+        if self._keeper:
+            self._keeper.cancel()

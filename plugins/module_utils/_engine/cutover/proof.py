@@ -11,6 +11,9 @@ from ..postgres.drivers import psycopg
 from ..postgres.session import connect
 from ..spec import Endpoint, MigrationSpec
 
+LOST = "PGM5114"
+"""The snapshots have ended before the comparison."""
+
 
 class ProofSnapshots:
     """Two exported snapshots, taken inside the pause and held until :meth:`close`.
@@ -36,6 +39,16 @@ class ProofSnapshots:
         if row is None:
             raise CutoverAborted(f"{endpoint.label(database)} exported no snapshot.")
         return str(row[0])
+
+    @property
+    def alive(self) -> bool:
+        """Are both still held?"""
+        try:
+            for conn in self._conns:
+                conn.execute("SELECT 1")
+        except psycopg.Error:
+            return False
+        return bool(self._conns)
 
     def close(self) -> None:
         """End both."""

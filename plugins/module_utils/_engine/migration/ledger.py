@@ -24,6 +24,9 @@ SERVES = "serves"
 """Step of a ledger in a database that a cutover has made complete: writers may be there, or may be led there at any moment. It is never
 dropped, whatever becomes of the migration."""
 
+COMPLETING = "completing"
+"""Step of a ledger beside :data:`SERVES`, where a fence stood: once that was lifted nobody was led there, and both are taken back."""
+
 _CREATE = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 REVOKE ALL ON SCHEMA {SCHEMA} FROM PUBLIC;

@@ -111,3 +111,10 @@ def check_move(old: tuple[State, Substate], new: tuple[State, Substate]) -> None
     """
     if old != new and (old, new) not in LEGAL:
         raise IllegalTransition(f"A migration cannot go from {old[0].value}/{old[1].value} to {new[0].value}/{new[1].value}.")
+
+
+def cancel_hint(state: State) -> str:
+    """What to do about a migration that has ended and cannot be canceled (R103)."""
+    if state is State.FAILED:
+        return "Play migrate to go on where it broke off, or cleanup to end it and to remove what it made."
+    return "Nothing is left to cancel."

@@ -106,6 +106,14 @@ def _database(out: Exposition, database: str, figures: t.Mapping[str, t.Any]) ->
         out.add("tables", "gauge", "Tables by the state of their copy.", figures.get(f"tables_{state}"), database=database, state=state)
     for name, kind, key, text in _OF_DATABASE:
         out.add(name, kind, text, figures.get(key), database=database)
+    stalled = (figures.get("stalled") or {}).get("seconds", 0.0)
+    out.add(
+        "stalled_seconds",
+        "gauge",
+        "Seconds for which nothing has moved though there is work; 0 while it moves.",
+        stalled,
+        database=database,
+    )
     for key, change in KINDS.items():
         text = "Changes applied to the target since the service began."
         out.add("changes_applied_total", "counter", text, figures.get(key), database=database, kind=change)

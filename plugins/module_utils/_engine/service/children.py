@@ -20,6 +20,8 @@ LINE_LIMIT = 64 << 20
 STOP_SECONDS = 20.0
 """How long a child may take to stop before it is killed."""
 
+LOOK_SECONDS = 0.05
+
 RETRY_SECONDS = 600.0
 """How long a child that dies or loses its server is started again before its error is its database's."""
 
@@ -70,12 +72,14 @@ class Child:
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def ask(self, command: str, **arguments: t.Any) -> dict[str, t.Any]:
-        """Have the child do ``command`` and return its answer.
+        """Have the child do ``command`` and return its answer; one that is being started again is waited for.
 
         :raises MigrationError: the child's own, or that it died meanwhile.
         """
-        if self._process is None:
-            raise ServiceError(f"The {self.role} process of {self.database} is not running.")
+        while self._process is None:
+            if not self.alive:
+                raise ServiceError(f"The {self.role} process of {self.database} is not running.", hint=f"See {self._paths.log}.")
+            await asyncio.sleep(LOOK_SECONDS)
         number = next(self._ids)
         future: asyncio.Future[dict[str, t.Any]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future

@@ -16,7 +16,7 @@ from ..errors import Conflict, ConnectionFailed, CutoverAborted, IllegalTransiti
 from ..migration.back import back_spec, key_back
 from ..migration.catalogue import Catalogue, target_of
 from ..migration.paths import DEFAULT_HOME, MigrationPaths, own
-from ..migration.states import ACTIVE, RESUMABLE, TERMINAL, State, Substate
+from ..migration.states import ACTIVE, RESUMABLE, TERMINAL, State, Substate, cancel_hint
 from ..monitor import files
 from ..monitor.history import History
 from ..postgres.catalog import is_selection
@@ -196,7 +196,7 @@ class Manager:
         status = self._known(key)
         if status["mode"] != "online":
             raise CutoverAborted(f"Cutover refused: {status['name']} is an offline migration; it ends by itself.", code="PGM5003")
-        if State(status["state"]) not in ACTIVE:
+        if State(status["state"]) not in ACTIVE or State(status["state"]) is State.CLEANING_UP:
             raise CutoverAborted(f"Cutover refused: {status['name']} is {status['state']}.", code="PGM5001")
         try:
             ask_service(self._paths(key).control, "cutover", options=options or {})
@@ -264,12 +264,19 @@ class Manager:
 
         :raises IllegalTransition: it has ended already (R103).
         """
+        self._refuse_ended(key)
+        self._refuse_released(key)
+        return self._end(key, drop_target=drop_target)
+
+    def _refuse_ended(self, key: str) -> None:
+        """There is nothing to be canceled any more.
+
+        :raises IllegalTransition: with what to do instead.
+        """
         status = self._known(key)
         state = State(status["state"])
         if state in (State.SUCCEEDED, State.VALIDATION_FAILED, State.FAILED):
-            raise IllegalTransition(f"{status['name']} is {state.value} and cannot be canceled.", hint=refusal_hint(state))
-        self._refuse_released(key)
-        return self._end(key, drop_target=drop_target)
+            raise IllegalTransition(f"{status['name']} is {state.value} and cannot be canceled.", hint=cancel_hint(state))
 
     def _refuse_released(self, key: str) -> None:
         """Behind the point of no return the only way is on: the writers are led to the target, or may be at any moment.
@@ -295,7 +302,7 @@ class Manager:
         paths = self._paths(key)
         if state is State.CANCELED and not paths.spec.exists():
             return status  # cleaned up since
-        launcher.stop(paths, self._supervisor)
+        self._stop_for_good(key)
         substate = Substate(self._known(key)["substate"])  # it may have gone on until then
         if state is not State.CANCELED:
             self._catalogue.move(key, State.CLEANING_UP, substate)
@@ -319,6 +326,21 @@ class Manager:
         with contextlib.suppress(OSError):  # nobody may be able to write the collector's folder any more; the source is clean
             self.write_report(status)
         return status
+
+    def _stop_for_good(self, key: str) -> None:
+        """End the service. A cutover that is under way comes to its end first, this way or that; one that was released goes on.
+
+        :raises IllegalTransition: the cutover was faster.
+        """
+        before, paths = self._known(key)["state"], self._paths(key)
+        launcher.stop(paths, self._supervisor)
+        if self._known(key)["state"] not in (before, State.FAILED.value):
+            self._refuse_ended(key)
+        try:
+            self._refuse_released(key)
+        except IllegalTransition:
+            launcher.start(paths, self._supervisor, self._python)
+            raise
 
     def cleanup(
         self,
@@ -436,10 +458,3 @@ def _between(record: t.Mapping[str, t.Any], source: Endpoint, target: Endpoint) 
         origin = record["spec"]["source"]
         return bool(record["target"] == target_of(source)) and target_of(Endpoint.at(origin["host"], origin["port"])) == target_of(target)
     return bool(record["target"] == target_of(target))
-
-
-def refusal_hint(state: State) -> str:
-    """What to do about a migration that has ended and cannot be canceled (R103)."""
-    if state is State.FAILED:
-        return "Play migrate to go on where it broke off, or cleanup to end it and to remove what it made."
-    return "Nothing is left to cancel."

@@ -15,7 +15,7 @@ import typing as t
 
 from ..aftercare.look import look_after
 from ..cutover.watchdog import RETRY_SECONDS, FenceJournal
-from ..errors import MigrationError
+from ..errors import EngineMismatch, MigrationError
 from ..globals.parameters import apply_parameters, plan_parameters
 from ..globals.plan import alone, apply_globals, plan_globals, revoke_admin_memberships
 from ..migration.catalogue import Catalogue, now
@@ -33,6 +33,7 @@ from .limits import TimeLimits
 from .observer import Observer
 from .prerequisites import LATE, Prerequisites
 from .switch import Switch, why_not
+from .wayback import remove_unreleased
 
 STATUS_SECONDS = 0.5
 
@@ -192,6 +193,7 @@ class Supervisor:
                 self._presence.enter_context(connect(self._spec.target, purpose="service"))
                 if self._switch.begun:  # the target serves: what was changed there since is nobody's to take back
                     return [], []
+                remove_unreleased(self._paths, self._spec)
                 plan = plan_globals(
                     self._spec.source,
                     self._spec.target,
@@ -368,7 +370,10 @@ class Supervisor:
             return await self._switch.accept(command.get("options") or {})
         if name == "precheck":
             return await self._switch.precheck(command.get("options") or {})
-        raise MigrationError(f"The service does not know the command {name!r}.", code="PGM8003")
+        raise EngineMismatch(
+            f"The service of {self._paths.key} does not know the command {name!r}: it runs another engine ({self._engine}) than who asks.",
+            hint="Play provision_runtime, then pg_cdc_stream with state stopped and migrate: the service goes on with the present engine.",
+        )
 
     def _retry(self) -> dict[str, t.Any]:
         """The causes of errors are said to be gone; the state knows of it when this returns."""

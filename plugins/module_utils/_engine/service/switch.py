@@ -16,8 +16,9 @@ import typing as t
 
 from ..cutover.machine import Cutover
 from ..cutover.precheck import judge, precheck_hooks, total
+from ..cutover.proof import LOST
 from ..cutover.watchdog import FenceJournal
-from ..errors import CutoverAborted, MigrationError, VerificationFailed
+from ..errors import CutoverAborted, MigrationError, ServiceError, VerificationFailed
 from ..migration.catalogue import Catalogue, now
 from ..migration.paths import MigrationPaths, write_json
 from ..migration.states import State, Substate
@@ -271,17 +272,42 @@ class Switch:
         if proof:
             self._remember_proof(dict(proof))
         elif names and not unproven:
-            self._remember_proof({name: await self._ask(name, "verify") for name in names})
+            results = {name: await self._compare(name) for name in names}
+            if found := {name: result for name, result in results.items() if result is not None}:
+                self._remember_proof(found)
+            if lost := [name for name, result in results.items() if result is None]:
+                self._remember_unproven(lost, BROKEN_OFF)
         elif names:
             self._remember_unproven(names, unproven)
         for name in names:
             await self._databases[name].receiver.stop()
         for name in names:
-            await self._ask(name, "finish")
+            await self._finish(name)
             self._databases[name].finished()
         ended = {name: database.progress.present() for name, database in self._databases.items() if database.ended}
         self._catalogue.remember(self._paths.key, ended=ended)
         await asyncio.gather(*(self._databases[name].stop() for name in names))
+
+    async def _compare(self, name: str) -> dict[str, t.Any] | None:
+        """What the comparison has found; None if who made it has died, or the cutover's snapshots have ended."""
+        try:
+            return await self._ask(name, "verify")
+        except ServiceError:
+            return None
+        except MigrationError as exc:
+            if exc.code == LOST:
+                return None
+            raise
+
+    async def _finish(self, name: str) -> None:
+        """Have the worker remove what is ours; one that dies at it is started again, and goes on."""
+        while True:
+            try:
+                await self._ask(name, "finish")
+                return
+            except ServiceError:
+                if not self._databases[name].worker.alive:
+                    raise
 
     def _remember_proof(self, results: dict[str, dict[str, t.Any]]) -> None:
         facts = self._facts()

@@ -119,6 +119,25 @@ class WayBack:
             drop_slot(conn, self._name)
             drop_publication(conn, self._name)
         _drop_ledger(self._back, self._database)
+        shutil.rmtree(self._paths.work(self._database), ignore_errors=True)
+
+    @property
+    def begun(self) -> bool:
+        """Was it made, or begun to be made, and not taken back?"""
+        return self._paths.work(self._database).exists()
+
+
+def remove_unreleased(paths: MigrationPaths, spec: MigrationSpec) -> None:
+    """Take back what cutovers have made that were killed before their release: our schema would make the migration's login one that owns
+    something on the source.
+
+    :raises MigrationError: a server does not answer.
+    """
+    released = FenceJournal(paths.fence).released()
+    for database in spec.databases if spec.rollback == "prepared" else ():
+        way_back = WayBack(paths, spec, database)
+        if database not in released and way_back.begun:
+            way_back.remove()
 
 
 def _drop_ledger(back: MigrationSpec, database: str) -> list[str]:

@@ -8,6 +8,7 @@ It can be killed at any moment and started again: what is done is read from the 
 from __future__ import annotations
 
 import contextlib
+import queue
 import secrets
 import threading
 import time
@@ -18,11 +19,11 @@ from ..changes.heartbeat import Heartbeat
 from ..changes.quiet import validate_restored
 from ..cutover.completion import complete_again, complete_database, emit_marker
 from ..cutover.precheck import precheck_database
-from ..cutover.proof import ProofSnapshots
+from ..cutover.proof import LOST, ProofSnapshots
 from ..cutover.silence import changes_between
 from ..errors import CutoverAborted, MigrationError, StreamError
 from ..globals.plan import apply_globals, plan_limits
-from ..migration.ledger import SERVES, Ledger
+from ..migration.ledger import Ledger
 from ..migration.paths import MigrationPaths
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name
@@ -37,6 +38,7 @@ from ..spec import CutoverOptions, MigrationSpec
 from ..verify.compare import verify_database
 from .brake import Brake
 from .follow import Follower
+from .giveback import RETRY_SECONDS, GiveBack
 from .holder import SnapshotDesk
 from .identities import changed_tables, give_back_identities
 from .link import Link
@@ -60,6 +62,7 @@ class Worker:
         self._drained = 0
         self._waited = False
         self._way_back: WayBack | None = None
+        self._give_back: GiveBack | None = None
         self._baseline = Baseline(paths.work(database) / FILE)
         link.on("retry", lambda command: self._follower.retry() if self._follower else None)
 
@@ -172,6 +175,8 @@ class Worker:
         self._follower = follower
         if self._spec.rollback == "prepared":
             self._way_back = WayBack(self._paths, self._spec, self._database)
+        self._give_back = GiveBack(self._paths, self._spec, self._database, self._way_back)
+        self._give_back.recall()
         self._phase("streaming")
         thread = threading.Thread(target=self._guarded, args=(follower,), name="apply", daemon=True)
         thread.start()
@@ -205,7 +210,7 @@ class Worker:
             "finish": self._finish,
         }
         while True:
-            command = self._link.commands.get()
+            command = self._next_command()
             name = command["command"]
             if name == "stop":
                 return
@@ -218,6 +223,14 @@ class Worker:
                 self._link.send(reply=command["id"], error=MigrationError(f"{name}: {type(exc).__name__}: {exc}", code="PGM9001").to_dict())
             if name == "finish":
                 return
+
+    def _next_command(self) -> dict[str, t.Any]:
+        """Wait for it; until then what a cutover that was given back has left is taken back."""
+        while (give_back := self._give_back) is not None and give_back.owed:
+            with contextlib.suppress(queue.Empty):
+                return self._link.commands.get(timeout=RETRY_SECONDS)
+            give_back.pay()
+        return self._link.commands.get()
 
     def _precheck(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """What a cutover needs of this database, and how long it would take; nothing is held or changed."""
@@ -272,25 +285,20 @@ class Worker:
             self._proof = None
         if self._follower:
             self._follower.stream.hold_at(None)
-        if self._way_back:
-            self._way_back.remove()
-        with (
-            contextlib.suppress(MigrationError, psycopg.Error),  # a target that is away is dropped by nobody
-            connect(self._spec.target, self._database, purpose="resume") as conn,
-        ):
-            Ledger(conn).forget_step(SERVES)
+        if self._give_back:
+            self._give_back.pay()
         return {}
 
     def _complete(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """What the stream does not carry, and the snapshots that the proof is made under."""
+        if self._give_back:
+            self._give_back.begin(fenced=command["limit"] is not None)
         done = complete_database(self._spec, self._database, command["limit"])
         if self._way_back and command["way_back"]:
             self._way_back.make(float(command["timeout"]))
             done["ways_back"] = 1
         if command.get("proof"):
             self._proof = ProofSnapshots(self._spec, self._database)
-        with connect(self._spec.target, self._database, purpose="complete") as conn:
-            Ledger(conn).mark_step(SERVES)
         return done
 
     def _again(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -309,15 +317,30 @@ class Worker:
             raise refusal(changes, self._spec.source.label(self._database))
 
     def _verify(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Compare all rows of both sides as of the cutover; writers may be at work on the target by now."""
-        proof = self._proof
+        """Compare all rows of both sides as of the cutover; writers may be at work on the target by now.
+
+        :raises CutoverAborted: PGM5114 the cutover's snapshots have ended; without them there is nothing to compare.
+        """
+        proof, self._proof = self._proof, None
         try:
+            if self._spec.online and (proof is None or not proof.alive):
+                raise self._unproven()
             source, target = (proof.source, proof.target) if proof else ("", "")
             return verify_database(self._spec, self._database, source_snapshot=source, target_snapshot=target).to_dict()
+        except MigrationError as exc:
+            if proof and not proof.alive and exc.code != LOST:
+                raise self._unproven() from exc
+            raise
         finally:
             if proof:
                 proof.close()
-                self._proof = None
+
+    def _unproven(self) -> CutoverAborted:
+        return CutoverAborted(
+            f"The snapshots by which {self._database} was to be compared have ended: a server or the work process was started again.",
+            code=LOST,
+            hint="Nothing is known to differ. Play verify while nobody writes on the target.",
+        )
 
     def _finish(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """Remove what is ours on both sides; the migration of this database is over."""

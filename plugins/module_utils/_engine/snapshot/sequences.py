@@ -48,6 +48,13 @@ def read_sequences(conn: psycopg.Connection[t.Any], selection: Selection = EVERY
     return values
 
 
+_SET = (
+    f"SELECT count(pg_catalog.setval(s.name::regclass, {_AHEAD}, s.called))"
+    " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)"
+    " CROSS JOIN LATERAL pg_catalog.pg_sequence_parameters(to_regclass(s.name)) AS p"
+)
+
+
 def sync_sequences(
     source: psycopg.Connection[t.Any],
     target: psycopg.Connection[t.Any],
@@ -63,12 +70,7 @@ def sync_sequences(
         is nearer, so that the value stays one that the sequence would give; none where it cycles, because nothing is ahead there.
     """
     values = [(name, *value) for name, value in read_sequences(source, selection).items()]
-    query = (
-        f"SELECT count(pg_catalog.setval(s.name::regclass, {_AHEAD}, s.called))"
-        " FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS s(name, value, called)"
-        " CROSS JOIN LATERAL pg_catalog.pg_sequence_parameters(to_regclass(s.name)) AS p"
-    )
     for start in range(0, len(values), BATCH):
         columns = [list(column) for column in zip(*values[start : start + BATCH], strict=True)]
-        target.execute(query + (" WHERE to_regclass(s.name) IS NOT NULL" if partly else ""), [margin, *columns])
+        target.execute(_SET + (" WHERE to_regclass(s.name) IS NOT NULL" if partly else ""), [margin, *columns])
     return len(values)
