@@ -46,8 +46,8 @@ FILTER_TABLES = 300
 """Up to so many tables are named one by one (the plugin looks through the list at each change); more are asked for by schema."""
 
 _SPECIAL = re.compile(r"([\\\s,.*'])", re.ASCII)
-"""What the plugin takes for the end of a name, a wildcard or an escape. Blanks are all that C's ``isspace`` calls so: it strips them from the
-end of a name in silence, and that table's changes would not come."""
+"""What the plugin takes for the end of a name, a wildcard or an escape. Blanks are all that C's ``isspace`` calls so: it strips them from
+the end of a name in silence, and that table's changes would not come."""
 
 
 def table_filter(tables: t.Sequence[tuple[str, str]], others: t.Sequence[tuple[str, str]] = ()) -> dict[str, str]:

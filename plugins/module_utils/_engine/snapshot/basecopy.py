@@ -19,7 +19,7 @@ from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..migration.ledger import Ledger
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import SCHEMA
+from ..postgres.identifiers import SCHEMA, quote_literal
 from ..postgres.selection import Selection
 from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
@@ -390,7 +390,7 @@ class BaseCopy:
             f"use the snapshot {snapshot}", self._spec.source, self._job.database, kind=CopyError, code="PGM3008", hint=hint
         ):
             conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            conn.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'".encode())
+            conn.execute(f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}".encode())
         return conn
 
     def _end_leftovers(self, control: psycopg.Connection[t.Any]) -> None:
