@@ -57,8 +57,8 @@ def limit_actions(conns: tuple[psycopg.Connection[t.Any], psycopg.Connection[t.A
     ours, theirs = (conn.execute(query, [database]).fetchone() for conn in conns)
     if ours is None or theirs is None:
         return []
-    words = [f"CONNECTION LIMIT {ours[0]}"] if ours[0] != theirs[0] and ours[0] >= -1 else []
-    words += [f"IS_TEMPLATE {str(ours[1]).lower()}"] if ours[1] != theirs[1] else []
+    words = [f"CONNECTION LIMIT {int(ours[0])}"] if ours[0] != theirs[0] and ours[0] >= -1 else []
+    words += [f"IS_TEMPLATE {'true' if ours[1] else 'false'}"] if ours[1] != theirs[1] else []
     statements = [f"ALTER DATABASE {quote_ident(database)} {word}" for word in words]
     return [GlobalAction("limit", database, statement, statement) for statement in statements]
 

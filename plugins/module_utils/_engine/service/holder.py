@@ -31,6 +31,7 @@ from pathlib import Path
 from ..errors import ConnectionFailed, MigrationError, ServiceError
 from ..migration.paths import MigrationPaths, read_json, write_json
 from ..postgres.drivers import psycopg
+from ..postgres.identifiers import quote_literal
 from ..postgres.lsn import format_lsn, parse_lsn
 from ..postgres.session import connect
 from ..source.slot import ExportedSlot, create_slot
@@ -218,7 +219,7 @@ class SnapshotDesk:
         try:
             with connect(self._spec.source, self._database, purpose="snapshot") as conn:
                 conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                conn.execute(f"SET TRANSACTION SNAPSHOT '{facts['snapshot']}'".encode())
+                conn.execute(f"SET TRANSACTION SNAPSHOT {quote_literal(facts['snapshot'])}".encode())
                 conn.execute("ROLLBACK")
         except psycopg.Error:
             return None

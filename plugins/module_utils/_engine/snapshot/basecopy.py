@@ -19,7 +19,7 @@ from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..migration.ledger import Ledger
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import SCHEMA
+from ..postgres.identifiers import SCHEMA, quote_literal
 from ..postgres.selection import Selection
 from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
@@ -482,7 +482,7 @@ class BaseCopy:
             if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 conn.execute("ROLLBACK")
             conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            conn.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'".encode())
+            conn.execute(f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}".encode())
 
     def _end_leftovers(self, control: psycopg.Connection[t.Any]) -> None:
         """End sessions of an earlier run of ours that nobody holds any more, and wait until they are gone: what one of them

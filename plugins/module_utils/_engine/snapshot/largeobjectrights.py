@@ -13,6 +13,10 @@ OWNER, PUBLIC, ROLE = "o", "p", "r"
 """What the name of a grantee begins with: the owner whoever that is, everybody, or a role, whose name follows."""
 
 
+PRIVILEGES = ("SELECT", "UPDATE")
+"""What can be granted on a large object (manual 5.8)."""
+
+
 class Grant(t.NamedTuple):
     """``privilege`` (SELECT or UPDATE) of ``who``, see :data:`OWNER`; ``grantable``: with grant option."""
 
@@ -92,8 +96,8 @@ class Rights:
 
     def level(self, wanted: t.Mapping[int, Facts], present: t.Mapping[int, Facts]) -> int:
         """Give each object of ``present`` what ``wanted`` says of it; how many were changed."""
-        changes = {oid: self._statements(oid, wanted[oid], facts) for oid, facts in present.items()}
-        changed = [statements for statements in changes.values() if statements]
+        each = [self._statements(oid, wanted[oid], facts) for oid, facts in present.items()]
+        changed = [statements for statements in each if statements]
         if changed:
             self._target.execute("; ".join(text for statements in changed for text in statements).encode())
         return len(changed)
@@ -134,7 +138,7 @@ def _regrant(oid: int, owner: str, wanted: set[Grant], present: set[Grant]) -> l
         names = ", ".join(_name(who, owner) for who in gone)
         statements.append(f"REVOKE ALL ON LARGE OBJECT {oid} FROM {names} CASCADE")
     for who, grantable in sorted({(grant.who, grant.grantable) for grant in missing}):
-        privileges = ", ".join(sorted(grant.privilege for grant in missing if (grant.who, grant.grantable) == (who, grantable)))
+        privileges = ", ".join(word for word in PRIVILEGES if Grant(who, word, grantable) in missing)
         option = " WITH GRANT OPTION" if grantable else ""
         statements.append(f"GRANT {privileges} ON LARGE OBJECT {oid} TO {_name(who, owner)}{option}")
     return statements

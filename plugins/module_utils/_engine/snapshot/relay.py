@@ -16,6 +16,7 @@ import typing as t
 from ..errors import CopyError
 from ..migration.ledger import FIND_CHUNKS, FORGET_CHUNKS, MARK_CHUNK
 from ..postgres.drivers import asyncpg
+from ..postgres.identifiers import quote_literal
 from ..postgres.lsn import format_lsn
 from ..postgres.session import connect_bulk
 from ..spec import Endpoint
@@ -89,13 +90,13 @@ class Relay:
 
     async def open(self) -> tuple[asyncpg.Connection, asyncpg.Connection]:
         """Both sessions, opened if they are not (again) open."""
-        route = self._route
+        route, encoding = self._route, quote_literal(self._route.encoding)
         if self._source is None or self._source.is_closed():
             self._source = await connect_bulk(route.source, route.database, purpose="relay")
-            await self._source.execute(f"SET client_encoding = '{route.encoding}'; SET lc_monetary = 'C'")
+            await self._source.execute(f"SET client_encoding = {encoding}; SET lc_monetary = 'C'")
         if self._target is None or self._target.is_closed():
             self._target = await connect_bulk(route.target, route.database, purpose="relay")
-            await self._target.execute(f"SET client_encoding = '{route.encoding}'; SET lc_monetary = 'C'; SET synchronous_commit = off")
+            await self._target.execute(f"SET client_encoding = {encoding}; SET lc_monetary = 'C'; SET synchronous_commit = off")
             with contextlib.suppress(asyncpg.InsufficientPrivilegeError):  # where it is refused, nothing is there that fires, or it rests
                 await self._target.execute("SET session_replication_role = replica")
         return self._source, self._target
@@ -181,7 +182,7 @@ class Relay:
         names = ", ONLY ".join(planned.table.qualified for planned in tables.values())
         try:
             await source.execute(
-                f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT '{self._route.snapshot}'{brief};"
+                f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT {quote_literal(self._route.snapshot)}{brief};"
                 f" LOCK TABLE ONLY {names} IN ACCESS SHARE MODE"
             )
         except asyncpg.LockNotAvailableError:  # of the same class (55) as a snapshot that is not there

@@ -14,7 +14,7 @@ import typing as t
 
 from ..errors import MigrationError
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import APPLICATION, PREFIX, quote_literal
+from ..postgres.identifiers import APPLICATION, PREFIX, quote_ident, quote_literal
 from ..postgres.profiles import Profile
 
 NAMES = ("wal_level", "max_replication_slots", "max_wal_senders", "wal_sender_timeout")
@@ -296,7 +296,7 @@ def apply_settings(conn: psycopg.Connection[t.Any], changes: t.Sequence[SettingC
     before = _file_values(conn, [c.name for c in todo])
     restore = {c.name: before[c.name][1] if c.name in before and before[c.name][0].endswith("auto.conf") else None for c in todo}
     for change in todo:
-        _alter_system(conn, f"SET {change.name} = {quote_literal(change.desired)}")
+        _alter_system(conn, f"SET {quote_ident(change.name)} = {quote_literal(change.desired)}")
     if todo:
         conn.execute("SELECT pg_catalog.pg_reload_conf()")
     return Applied(
@@ -315,7 +315,7 @@ def restore_settings(conn: psycopg.Connection[t.Any], restore: t.Mapping[str, st
     for name, value in restore.items():
         if name not in NAMES:
             raise MigrationError(f"{name!r} is no parameter that was set for a migration.", code="PGM1211")
-        _alter_system(conn, f"RESET {name}" if value is None else f"SET {name} = {quote_literal(value)}")
+        _alter_system(conn, f"RESET {quote_ident(name)}" if value is None else f"SET {quote_ident(name)} = {quote_literal(value)}")
     if restore:
         conn.execute("SELECT pg_catalog.pg_reload_conf()")
     return tuple(restore)

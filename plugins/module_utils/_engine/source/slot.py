@@ -10,7 +10,7 @@ import typing as t
 
 from ..errors import ConnectionFailed, MigrationError, PermissionMissing
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import PREFIX
+from ..postgres.identifiers import PREFIX, quote_ident
 from ..postgres.replication import ReplicationConnection, ServerRefused
 from ..postgres.session import connect
 from ..spec import Endpoint
@@ -129,13 +129,13 @@ def plugin_hint(user: str, plugin: str, message: str) -> str:
     """What grants the use of ``plugin``; minor releases from August 2026 on have ``output_plugin_libraries`` (CVE-2026-6471)."""
     if "output_plugin_libraries" in message or plugin in message:
         allowed = ", ".join(dict.fromkeys(("pgoutput", "test_decoding", plugin)))
-        return f'ALTER ROLE "{user}" SET output_plugin_libraries = {allowed}; (an unquoted list, by a superuser)'
+        return f"ALTER ROLE {quote_ident(user)} SET output_plugin_libraries = {allowed}; (an unquoted list, by a superuser)"
     return replication_hint(user)
 
 
 def replication_hint(user: str) -> str:
     """What lets ``user`` open replication connections."""
-    return f'ALTER ROLE "{user}" REPLICATION; (on Amazon RDS: GRANT rds_replication TO "{user}")'
+    return f"ALTER ROLE {quote_ident(user)} REPLICATION; (on Amazon RDS: GRANT rds_replication TO {quote_ident(user)})"
 
 
 def _stale(endpoint: Endpoint) -> str:

@@ -168,7 +168,7 @@ def readable_large_objects(ctx: Context) -> t.Iterator[Issue]:
         user = quote_ident(ctx.user("source"))
         yield fail(
             f"{len(rows)} large object(s) cannot be read: {names(row[0] for row in rows)}",
-            f"As their owner: {statements(f'GRANT SELECT ON LARGE OBJECT {row[0]} TO {user}' for row in rows)} no restart.",
+            f"As their owner: {statements(f'GRANT SELECT ON LARGE OBJECT {int(row[0])} TO {user}' for row in rows)} no restart.",
             object=rows[0][0],
         )
     else:

@@ -75,7 +75,7 @@ def _bucket_sums(side: Side, reading: Reading, buckets: int) -> dict[int, tuple[
 def _hashes(side: Side, reading: Reading, buckets: int, wanted: t.Sequence[int]) -> dict[int, collections.Counter[int]]:
     query = (
         f"SELECT k, h, count(*) FROM (SELECT {reading.key_hash} AS k, {reading.row_hash} AS h FROM ONLY {reading.relation} OFFSET 0) AS x"
-        f" WHERE k & {buckets - 1} IN ({', '.join(map(str, wanted))}) GROUP BY 1, 2"
+        f" WHERE k & {buckets - 1} IN ({', '.join(str(int(one)) for one in wanted)}) GROUP BY 1, 2"
     )
     found: dict[int, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     for key, row, count in _rows(side, query):
