@@ -16,6 +16,7 @@ import typing as t
 from pathlib import Path
 
 from ..postgres.identifiers import PREFIX, SCHEMA, quote_ident
+from . import leftout
 from .tools import Tools, run_tool
 
 POST_DATA = (
@@ -26,9 +27,9 @@ POST_DATA = (
 )  # fmt: skip
 """Kinds of entries that come after the data (``SECTION_POST_DATA`` in pg_dump.c). pg_dump sorts all of that section behind the rest."""
 
-REPLICATION = ("PUBLICATION TABLES IN SCHEMA", "PUBLICATION TABLE", "PUBLICATION", "SUBSCRIPTION TABLE", "SUBSCRIPTION")
-DATA = ("TABLE DATA", "SEQUENCE SET", "BLOBS", "BLOB METADATA", "BLOB", "LARGE OBJECT", "STATISTICS DATA", "MATERIALIZED VIEW DATA")
-NOTHING = ("ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE PROPERTIES", "DATABASE")
+REPLICATION = (*leftout.REPLICATION.kinds, *leftout.SUBSCRIPTION.kinds)
+DATA = (*leftout.DATA.kinds, *leftout.MATVIEW.kinds)
+NOTHING = leftout.DATABASE.kinds
 FOREIGN = ("FOREIGN TABLE", "FOREIGN DATA WRAPPER", "USER MAPPING", "SERVER")
 _KINDS = sorted(
     {*POST_DATA, *REPLICATION, *DATA, *NOTHING, "COMMENT", "ACL", "SCHEMA", "EXTENSION", "SECURITY LABEL", "MATERIALIZED VIEW", *FOREIGN},
@@ -75,18 +76,14 @@ def wanted(entry: Entry, *, event_triggers: bool) -> tuple[bool, str]:
     if entry.rest.split(" ", 1)[0] == SCHEMA or (entry.kind == "SCHEMA" and entry.rest.startswith(f"- {SCHEMA} ")):
         return False, ""
     if entry.kind in REPLICATION:
-        return (
-            False,
-            ""
-            if f" {PREFIX}" in f" {entry.rest}"
-            else f"{entry.kind.capitalize()} {subject} was left out: replication is set up anew on the target.",
-        )
+        ours = f" {PREFIX}" in f" {entry.rest}"
+        return False, "" if ours else leftout.REPLICATION.say(kind=entry.kind.capitalize(), name=subject)
     if entry.kind == "EVENT TRIGGER" and not event_triggers:
-        return False, f"Event trigger {subject} was left out: only a superuser may create it."
+        return False, leftout.EVENT_TRIGGER.say(name=subject)
     if entry.kind == "COMMENT":
         about = entry.rest.removeprefix("- ")
         if about.startswith("EXTENSION "):
-            return False, f"The comment on extension {subject.removeprefix('EXTENSION ')} was left out: the extension brings its own."
+            return False, leftout.EXTENSION_COMMENT.say(name=subject.removeprefix("EXTENSION "))
         if about.startswith(("PUBLICATION ", "SUBSCRIPTION ")) or (about.startswith("EVENT TRIGGER ") and not event_triggers):
             return False, ""
     return True, ""

@@ -23,7 +23,7 @@ from ..postgres.identifiers import SCHEMA, quote_literal
 from ..postgres.selection import Selection
 from ..postgres.session import application_name, connect, server_errors
 from ..spec import MigrationSpec
-from . import finish, plan
+from . import finish, leftout, plan
 from .account import Account
 from .budget import jobs_that_fit
 from .crew import Crew, cores, processes_for
@@ -176,7 +176,7 @@ class BaseCopy:
         indexes, keys, matviews = self._patience.run("read indexes and keys", lambda: self._read_rest(source, control, selected), begin)
         empty = sorted(table.label for table in tables if self._stays_empty(table))
         if empty:
-            self._progress.note(f"Unlogged tables get no rows, as asked: {', '.join(empty)}.")
+            self._progress.note(leftout.UNLOGGED.say(tables=", ".join(empty)))
         alone, trees = finish.analyzed_alone(source, tables)
         builder = IndexBuilder(spec, database, indexes, alone, control, self._progress, self._stop)
         open_.callback(builder.pool.close)
@@ -452,9 +452,7 @@ class BaseCopy:
         try:
             finish.refresh_matviews(control, matviews)
         except psycopg.Error as exc:
-            self._progress.note(
-                f"A materialized view could not be refreshed: {exc.diag.message_primary or exc}. The cutover does not refresh it either."
-            )
+            self._progress.note(leftout.MATVIEW.say(words=exc.diag.message_primary or exc))
         finish.analyze(pool, [view for view in finish.populated_matviews(control) if view in matviews])
         with connect(self._spec.source, self._job.database, purpose="base copy") as source:
             with server_errors("set the sequences", self._spec.target, self._job.database, kind=CopyError):

@@ -8,6 +8,7 @@ import typing as t
 
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident, quote_literal
+from . import leftout
 
 OWNER, PUBLIC, ROLE = "o", "p", "r"
 """What the name of a grantee begins with: the owner whoever that is, everybody, or a role, whose name follows."""
@@ -87,11 +88,8 @@ class Rights:
     def notes(self) -> list[str]:
         """What was left out, for people."""
         user = self._target.info.user
-        texts = [f"Large objects of the role {name} belong to {user} on the target, which cannot give objects to {name}."
-                 for name in sorted(self._unowned)]  # fmt: skip
-        texts += [
-            f"Grants on large objects to the role {name} were left out: the target does not have it." for name in sorted(self._absent)
-        ]
+        texts = [leftout.LARGE_OBJECT_OWNER.say(name=name, user=user) for name in sorted(self._unowned)]
+        texts += [leftout.LARGE_OBJECT_GRANT.say(name=name) for name in sorted(self._absent)]
         return texts
 
     def level(self, wanted: t.Mapping[int, Facts], present: t.Mapping[int, Facts]) -> int:

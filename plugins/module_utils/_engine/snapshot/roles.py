@@ -17,6 +17,7 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
 from ..postgres.profiles import profile_for
 from ..spec import MigrationSpec
+from . import leftout
 
 _NEEDED = """
     SELECT r.rolname::text, r.rolsuper, bool_or(n.deptype = 'o')
@@ -92,12 +93,8 @@ def plan_roles(spec: MigrationSpec, source: psycopg.Connection[t.Any], target: p
             details={"roles": foreign},
         )
     owning = sorted(name for name, dummy, owns in needed if owns and name in unowned)
-    notes = [
-        f"Objects of the role {name} belong to {spec.target.user} on the target, which cannot give objects to {name}."
-        for name in owning
-        if _visible(source, name)
-    ]
-    notes += [f"Grants to the role {name} were left out: the target does not have it." for name in sorted(absent) if name not in owning]
+    notes = [leftout.OWNER.say(name=name, user=spec.target.user) for name in owning if _visible(source, name)]
+    notes += [leftout.GRANT.say(name=name) for name in sorted(absent) if name not in owning]
     return RolePlan(frozenset(unowned), frozenset(absent), tuple(notes))
 
 

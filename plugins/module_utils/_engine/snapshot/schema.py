@@ -15,6 +15,7 @@ from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA
 from ..postgres.session import PINNED
 from ..spec import MigrationSpec
+from . import leftout
 from .archive import Archive, Entry, Statement, adapt, wanted
 from .creation import create_side_by_side, split_off
 from .progress import Progress
@@ -86,13 +87,13 @@ def not_dumped(source: psycopg.Connection[t.Any], selected: Selected, tablespace
     notes = []
     for place, names in places.items():
         shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-        notes.append(f"Tablespace {place} was left out: {shown} are in the target's default tablespace.")
+        notes.append(leftout.TABLESPACE.say(name=place, relations=shown))
     if source.info.server_version >= 100000:
         query = (
             "SELECT subname::text FROM pg_subscription WHERE subdbid ="
             " (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1"
         )
-        notes += [f"Subscription {name} was left out: replication is set up anew on the target." for (name,) in source.execute(query)]
+        notes += [leftout.SUBSCRIPTION.say(name=name) for (name,) in source.execute(query)]
     return notes
 
 
@@ -286,4 +287,4 @@ class SchemaCopy:
             )
         for name in sorted(needed):
             if needed[name] != available[name]:
-                self._progress.note(f"Extension {name}: version {needed[name]} on the source, {available[name]} on the target.")
+                self._progress.note(leftout.EXTENSION_VERSION.say(name=name, here=needed[name], there=available[name]))

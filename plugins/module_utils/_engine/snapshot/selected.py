@@ -17,6 +17,7 @@ from ..postgres.catalog import USER_SCHEMAS, Table
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import quote_ident
 from ..postgres.selection import Selection, WrapperExtension, chosen_tables, read_left_out, read_wrapper_extensions
+from . import leftout
 from .archive import Entry
 
 LEFT_OUT = {
@@ -107,8 +108,8 @@ class Selected:
 
     def notes(self) -> list[str]:
         """What was left out because it needs what was left out, for people."""
-        asked = [f"Left out, as copy.foreign_tables says: {text}." for text in self.foreign]
-        return asked + [f"Left out, for it needs what is not migrated: {text}." for text in sorted(set(self.dropped.values()) - {""})]
+        asked = [leftout.FOREIGN.say(text=text) for text in self.foreign]
+        return asked + [leftout.NEEDS.say(text=text) for text in sorted(set(self.dropped.values()) - {""})]
 
 
 def select(conn: psycopg.Connection[t.Any], selection: Selection, tables: t.Sequence[Table]) -> Selected:
