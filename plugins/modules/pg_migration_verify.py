@@ -13,8 +13,11 @@ author:
   - The pgops.migration authors (@pgops)
 description:
   - Both servers compute digests of their tables; where these differ, the rows are found and named with their key and both values.
-  - While changes are streamed, what differs is looked at again after the target has caught up. A row counts as different only when it was
-    not touched on the source in between, so load makes no false alarm. Rows that are written to all the time are named as not compared.
+  - While changes are streamed, what differs is looked at again after the target has caught up. A row counts as different only when the
+    target's version of it stayed as it was although the stream went past a moment at which the source had another one, so load makes no
+    false alarm. What could not be told in many rounds is named as not compared.
+  - Definitions of all classes of objects are compared as well, with owners, privileges, default privileges, comments and security labels.
+    Values of options of foreign servers and user mappings are compared and never shown.
   - Without a stream both sides have to stand still.
   - After a cutover the target is written and the source is not. Where a way back follows, it is compared in that direction; otherwise the
     answer is what the cutover's own comparison has found. Databases of O(cutover.databases) that are switched over are left out.

@@ -23,6 +23,7 @@ import measure
 import memory
 import pair
 import snapshot
+import soak
 import stream
 import verify
 from backlogs import CASES as BACKLOGS
@@ -43,8 +44,9 @@ CASES: dict[str, t.Callable[..., None]] = {
     "cutover": cutover.run,
     "verify": verify.run,
     "link": link.run,
+    "soak": soak.run,
 }
-LONG = ("memory", "link")
+LONG = ("memory", "link", "soak")
 """Cases that run only when they are named."""
 
 
@@ -58,10 +60,18 @@ def main() -> int:
     snapshots = [*databases.WHOLE, *databases.ROWS]
     parser.add_argument("--only", choices=[*(case.name for case in BACKLOGS), *snapshots], default="")
     parser.add_argument("--plugin", choices=["pgoutput", "wal2json"], default="")
+    parser.add_argument("--minutes", type=float, default=60.0)
     arguments = parser.parse_args()
     results = measure.Results()
     failed = []
-    chosen = {"stream": ("only", "plugin"), "snapshot": ("only",), "verify": ("only",), "memory": ("plugin",), "latency": ("plugin",)}
+    chosen = {
+        "stream": ("only", "plugin"),
+        "snapshot": ("only",),
+        "verify": ("only",),
+        "memory": ("plugin",),
+        "latency": ("plugin",),
+        "soak": ("minutes",),
+    }
     for name in arguments.cases or [case for case in CASES if case not in LONG]:
         source, target = pair.make_source(settings=SETTINGS), pair.make_target(settings=SETTINGS)
         sys.stdout.write(

@@ -35,6 +35,12 @@ UNITS = {
     "row_rate": "rows/s",
     "byte_rate": "GB/s",
     "link_share": "of the link",
+    "verifications": "",
+    "tables_compared": "tables",
+    "tables_busy": "tables",
+    "rows_compared": "rows",
+    "false_alarms": "tables",
+    "longest_seconds": "s",
 }
 TICK = os.sysconf("SC_CLK_TCK")
 

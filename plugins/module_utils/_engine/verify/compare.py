@@ -10,6 +10,7 @@ of blocks by several sessions. Where a digest differs, :mod:`.differences` names
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import threading
 import time
@@ -103,7 +104,7 @@ class VerifyResult:
             wrong.append("large objects")
         counted = f"{len(self.tables)} tables, {self.rows} rows, {len(self.sequences)} sequences in {self.seconds:.1f} s"
         verdict = "equal" if self.equal else f"{len(wrong)} differ: {', '.join(wrong[:5])}"
-        lost_too = f"; not comparable, since truncated or rewritten meanwhile: {', '.join(lost)}" if lost else ""
+        lost_too = f"; not compared, since truncated, rewritten or in motion meanwhile: {', '.join(lost)}" if lost else ""
         return f"{self.database}: {verdict} ({counted}){lost_too}"
 
     def to_dict(self) -> dict[str, t.Any]:
@@ -282,7 +283,9 @@ class _Comparison:
                         break
                     began = time.monotonic()
                     doing = f"read {task.label}"
-                    with server_errors(doing, side.endpoint, side.database, kind=VerificationFailed, code="PGM6001", hint=MAY_READ):
+                    # rolled back to before it, the snapshot stays and the lock is gone: no TRUNCATE waits for the whole comparison
+                    reading = server_errors(doing, side.endpoint, side.database, kind=VerificationFailed, code="PGM6001", hint=MAY_READ)
+                    with reading, conn.transaction(force_rollback=True):
                         row = conn.execute(task.query).fetchone() or (0, 0)
                     self._add(number, task, int(row[0]), int(row[1]), time.monotonic() - began)
         except BaseException as exc:  # the thread ends; run() raises it
@@ -310,15 +313,16 @@ class _Comparison:
     def _result(self, pair: Pair) -> TableResult:
         ours, theirs = self._sums[0][pair.label], self._sums[1][pair.label]
         same = (ours.rows, ours.total) == (theirs.rows, theirs.total)
-        sides = (pair.source.oid, ours, self._rewritten[0]), (pair.target.oid, theirs, self._rewritten[1])
-        if any(oid in rewritten and not found.rows for oid, found, rewritten in sides):
-            note = "truncated or rewritten after the snapshot, which sees it empty ever since: not compared"
-            return TableResult(pair.label, ours.rows, theirs.rows, False, ours.digest, theirs.digest, note=note, compared=False)
         differences: list[Difference] = []
         if not same:
             target = self.sides[1]
             with server_errors(f"look into {pair.label}", target.endpoint, target.database, kind=VerificationFailed, code="PGM6001"):
-                differences = find_differences(pair, self.sides, self._readings[pair.label], max(ours.rows, theirs.rows), self._limit)
+                differences = self._look_into(pair, max(ours.rows, theirs.rows))
+                self._rewritten = [side.rewritten() for side in self.sides]
+        sides = (pair.source.oid, ours, self._rewritten[0]), (pair.target.oid, theirs, self._rewritten[1])
+        if any(oid in rewritten and not (same and found.rows) for oid, found, rewritten in sides):
+            note = "truncated or rewritten after the snapshot, which sees it empty ever since: not compared"
+            return TableResult(pair.label, ours.rows, theirs.rows, False, ours.digest, theirs.digest, note=note, compared=False)
         return TableResult(
             pair.label,
             ours.rows,
@@ -330,3 +334,9 @@ class _Comparison:
             "; ".join(pair.problems),
             round(max(ours.seconds, theirs.seconds), 3),
         )
+
+    def _look_into(self, pair: Pair, rows: int) -> list[Difference]:
+        with contextlib.ExitStack() as stack:
+            for side in self.sides:  # locks end with it, snapshots do not
+                stack.enter_context(side.leader.transaction(force_rollback=True))
+            return find_differences(pair, self.sides, self._readings[pair.label], rows, self._limit)

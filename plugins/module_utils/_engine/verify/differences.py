@@ -54,28 +54,43 @@ def find_differences(pair: Pair, sides: tuple[Side, Side], readings: tuple[Readi
     buckets = 1
     while buckets < min(MAX_BUCKETS, rows // BUCKET_ROWS):
         buckets *= 2
-    sums = [_bucket_sums(side, reading, buckets) for side, reading in zip(sides, readings, strict=True)]
+    sums = [bucket_sums(side, reading, buckets) for side, reading in zip(sides, readings, strict=True)]
     differing = sorted(b for b in sums[0].keys() | sums[1].keys() if sums[0].get(b) != sums[1].get(b))[:limit]
-    if not differing:
-        return []
-    hashes = [_hashes(side, reading, buckets, differing) for side, reading in zip(sides, readings, strict=True)]
+    return differences_in(pair, sides, readings, buckets, differing, limit) if differing else []
+
+
+def differences_in(
+    pair: Pair, sides: tuple[Side, Side], readings: tuple[Reading, Reading], buckets: int, differing: t.Sequence[int], limit: int
+) -> list[Difference]:
+    """Up to ``limit`` rows that differ in the buckets ``differing`` out of ``buckets``."""
+    hashes = [row_hashes(side, reading, buckets, differing) for side, reading in zip(sides, readings, strict=True)]
     found = list(_compare(hashes[0], hashes[1], keyed=bool(pair.key)))[:limit]
     values = [_values(side, reading, [f.key_hash for f in found]) for side, reading in zip(sides, readings, strict=True)]
     return [_describe(pair, readings[0].columns, item, values[0], values[1]) for item in found]
 
 
-def _bucket_sums(side: Side, reading: Reading, buckets: int) -> dict[int, tuple[int, int]]:
+Sums = t.Dict[int, t.Tuple[int, int, int]]
+"""Bucket to its number of rows, the sum of their hashes, and that of their versions (0 where these were not asked for)."""
+
+VERSION = "xmin::text || ctid::text"
+"""Changes with every write of a row, on the server where it was written."""
+
+
+def bucket_sums(side: Side, reading: Reading, buckets: int, *, versions: bool = False) -> Sums:
+    """What is in each of ``buckets`` (a power of two) on one side; empty ones are left out."""
+    version = f"hashtext({VERSION})::bigint" if versions else "0::bigint"
     query = (
-        f"SELECT k & {buckets - 1}, count(*), sum(h) FROM (SELECT {reading.key_hash} AS k, {reading.row_hash} AS h"
+        f"SELECT k & {buckets - 1}, count(*), sum(h), sum(v) FROM (SELECT {reading.key_hash} AS k, {reading.row_hash} AS h, {version} AS v"
         f" FROM ONLY {reading.relation} OFFSET 0) AS x GROUP BY 1"
     )
-    return {int(bucket): (int(count), int(total)) for bucket, count, total in _rows(side, query)}
+    return {int(bucket): (int(count), int(total), int(version)) for bucket, count, total, version in _rows(side, query)}
 
 
-def _hashes(side: Side, reading: Reading, buckets: int, wanted: t.Sequence[int]) -> dict[int, collections.Counter[int]]:
+def row_hashes(side: Side, reading: Reading, buckets: int, wanted: t.Sequence[int]) -> dict[int, collections.Counter[int]]:
+    """Of the rows in the buckets ``wanted``: hash of the key to hashes of the rows that have it."""
     query = (
         f"SELECT k, h, count(*) FROM (SELECT {reading.key_hash} AS k, {reading.row_hash} AS h FROM ONLY {reading.relation} OFFSET 0) AS x"
-        f" WHERE k & {buckets - 1} IN ({', '.join(str(int(one)) for one in wanted)}) GROUP BY 1, 2"
+        f" WHERE k & {buckets - 1} IN (SELECT unnest('{{{','.join(str(int(one)) for one in wanted)}}}'::bigint[])) GROUP BY 1, 2"
     )
     found: dict[int, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     for key, row, count in _rows(side, query):

@@ -95,6 +95,10 @@ class Side:
             raise
         return conn
 
+    def another(self) -> psycopg.Connection[t.Any]:
+        """One more session that sees the present moment; the caller closes it."""
+        return self._connect()
+
     def _connect(self) -> psycopg.Connection[t.Any]:
         conn = connect(self.endpoint, self.database, purpose="verify")
         version = conn.info.server_version
