@@ -258,14 +258,20 @@ def revive(server: lab.Server) -> None:
                 raise
 
 
-@pytest.mark.parametrize(("victim", "fence", "phase"), KILLS)
-def test_killed(victim: str, fence: str, phase: str, stage, application) -> None:
-    """Given back, or carried on: no acknowledged commit is missing, and the migration comes to its end."""
-    one = stage(fence)
+def cells(*victims: str) -> pytest.MarkDecorator:
+    """What is killed, the fence and the phase, of ``KILLS``."""
+    return pytest.mark.parametrize(("victim", "fence", "phase"), [one for one in KILLS if one[0] in victims])
+
+
+def to_the_end(one: Stage, kill: t.Callable[[Stage, str, str], bool], victim: str, phase: str) -> None:
+    """Kill under writers, cut over again where it was given back; the account.
+
+    :param kill: kills ``victim`` in ``phase``, and mends what has to be mended by hand; True if the cutover has succeeded even so.
+    """
+    application = one.application
     with application:
         application.wait_acknowledged(20, timeout=60, port=one.source.port)
-        succeeded = (as_playbook if victim == "playbook" else KILLED.get(victim, carried_on))(one, victim, phase)
-        if not succeeded:
+        if not kill(one, victim, phase):
             one.host.until_waiting(one.key)
             one.host.cut_over(one.key, max_pause=LONG_PAUSE)
         application.wait_acknowledged(10, port=one.target.port, timeout=60)
@@ -349,7 +355,34 @@ def as_playbook(one: Stage, victim: str, phase: str) -> bool:
     return True
 
 
-KILLED = {"service": service_killed, "target": target_killed, "source": source_restarted}
+@cells("service")
+def test_service_killed(victim: str, fence: str, phase: str, stage) -> None:
+    """Its children and the watchdog notice by themselves."""
+    to_the_end(stage(fence), service_killed, victim, phase)
+
+
+@cells("worker", "receiver", "watchdog")
+def test_process_killed(victim: str, fence: str, phase: str, stage) -> None:
+    """It is started again by the service."""
+    to_the_end(stage(fence), carried_on, victim, phase)
+
+
+@cells("target")
+def test_target_killed(victim: str, fence: str, phase: str, stage) -> None:
+    """Its postmaster, and all sessions with it."""
+    to_the_end(stage(fence), target_killed, victim, phase)
+
+
+@cells("source")
+def test_source_restarted(victim: str, fence: str, phase: str, stage) -> None:
+    """All sessions end, also those that hold a fence's locks."""
+    to_the_end(stage(fence), source_restarted, victim, phase)
+
+
+@cells("playbook")
+def test_playbook_killed(victim: str, fence: str, phase: str, stage) -> None:
+    """A real ``ansible-playbook``."""
+    to_the_end(stage(fence), as_playbook, victim, phase)
 
 
 def test_host_restarted_in_the_fence(host, source, target, application, source_database, spec_factory, tmp_path) -> None:

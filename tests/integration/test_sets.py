@@ -140,4 +140,5 @@ def test_sets_online(make_names, host: Host, source, target, spec_factory, monke
         ("estate-b1", names[:SIZE], ended[0]),
         ("estate-b2", names[SIZE:], ended[1]),
     ]
-    assert [content(target, name) for name in names] == [(ROWS + 1, name, name)] * SIZE + [(ROWS + 2, names[-1], names[-1])]
+    copied = [(ROWS + 1, name, name) for name in names[:SIZE]] + [(ROWS + 2, name, name) for name in names[SIZE:]]
+    assert [content(target, name) for name in names] == copied
