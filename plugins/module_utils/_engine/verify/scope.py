@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..postgres.identifiers import SCHEMA
+from ..postgres.identifiers import SCHEMA, quote_literal
 
 FIRST_OID = 16384
 """Objects below it came with the server (manual 54.1, "System Catalogs")."""
@@ -52,7 +52,7 @@ def listed(options: str, leave_out: str = "") -> str:
 
 def hidden(options: str, salt: str) -> str:
     """As :func:`listed`, with salted digests instead of the values."""
-    shown = f"split_part(u.option, '=', 1) || '=#' || left(md5('{salt}' || u.option), 12)"
+    shown = f"split_part(u.option, '=', 1) || '=#' || left(md5({quote_literal(salt)} || u.option), 12)"
     return f"coalesce((SELECT ' (' || string_agg({shown}, ', ' ORDER BY u.option) || ')' FROM unnest({options}) AS u(option)), '')"
 
 
