@@ -199,6 +199,12 @@ def connection_failure(endpoint: Endpoint, dbname: str, exc: BaseException) -> C
     return ConnectionFailed(f"Could not connect to {label}: {text}{shown}", hint=hint, server=label, sqlstate=sqlstate, details=details)
 
 
+def lost(exc: psycopg.Error) -> bool:
+    """Did a session end, rather than a statement fail?"""
+    state = exc.sqlstate or ""
+    return isinstance(exc, psycopg.OperationalError) and (not state or state.startswith(("08", "57P")))
+
+
 @contextlib.contextmanager
 def server_errors(
     doing: str, endpoint: Endpoint, dbname: str = "", *, kind: type[MigrationError] = MigrationError, code: str = "", hint: str = ""

@@ -28,7 +28,8 @@ from ..migration.paths import MigrationPaths
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import object_name
 from ..postgres.session import connect
-from ..snapshot.basecopy import OURS, BaseCopy, CopyJob, Snapshot
+from ..snapshot.basecopy import BaseCopy, CopyJob, Snapshot
+from ..snapshot.leftovers import OURS
 from ..snapshot.restraint import no_pressure
 from ..snapshot.tools import Stopped
 from ..source.plugin import PluginChoice

@@ -15,23 +15,24 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..errors import ConnectionFailed, CopyError, MigrationError
+from ..errors import ConnectionFailed, CopyError
 from ..migration.ledger import Ledger
 from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import SCHEMA, quote_literal
 from ..postgres.selection import Selection
-from ..postgres.session import application_name, connect, server_errors
+from ..postgres.session import connect, lost, server_errors
 from ..spec import MigrationSpec
 from . import finish, leftout, plan
 from .account import Account
 from .budget import jobs_that_fit
 from .crew import Crew, cores, processes_for
 from .foreignkeys import ForeignKey, add_foreign_keys, read_foreign_keys
-from .formats import Types, choose_format
+from .formats import choose_formats
 from .indexes import PG_CONSTRAINT, Index, IndexBuilder, covered, read_indexes, session_setup
-from .largeobjects import LargeObjects, count_large_objects
+from .leftovers import end_leftovers
 from .locks import LockPatience
+from .objectcopy import ObjectCopy
 from .pace import Pace
 from .pool import TargetPool
 from .present import PresentSchema
@@ -54,12 +55,6 @@ USELESS = ("PGM3008", "PGM3009")
 LOCKED = (
     "Somebody holds a lock on a table (pg_locks, mode AccessExclusiveLock): end that session, or run the playbook again when it has ended."
 )
-
-LEFTOVER_SECONDS = 60.0
-"""How long the server may take to end them."""
-
-OURS = ("relay", "index", "finish tables", "large objects", "base copy", "schema")
-"""Purposes of our sessions on both sides; those of a killed run are ended, or their CREATE INDEX would go on."""
 
 
 class Snapshot(t.Protocol):
@@ -115,6 +110,7 @@ class BaseCopy:
         self._pace = Pace(job.spec.copy.throttle, self._restraint.pressure)
         self._patience = LockPatience((job.spec.source, job.spec.target), job.database, self._progress, stop)
         self._formats: dict[str, str] = {}
+        self._encoding = "UTF8"
 
     def standstill(self) -> float:
         """Seconds since a figure of the copy has changed."""
@@ -160,7 +156,7 @@ class BaseCopy:
         spec, database = self._spec, self._job.database
         self._job.workdir.mkdir(parents=True, exist_ok=True)
         control = open_.enter_context(connect(spec.target, database, purpose="base copy"))
-        self._end_leftovers(control)
+        end_leftovers(control, spec.target, self._stop)
         source = self._under_snapshot(open_, self._job.snapshot)
         spec = self._within_budget(source, control)
         self._progress.set(step="schema")
@@ -231,7 +227,7 @@ class BaseCopy:
         ours = {table.qualified for table in tables}
         keys = [] if spec.copy.present else read_foreign_keys(source, control.info.server_version)
         keys = [key for key in keys if key.relation in ours and (PG_CONSTRAINT, key.oid) not in selected.dropped]
-        self._choose_formats(source, control, tables)
+        self._formats, self._encoding = choose_formats(spec.copy.format, source, control, tables)
         return indexes, keys, finish.populated_matviews(source)
 
     # -- rows
@@ -256,7 +252,9 @@ class BaseCopy:
             account.add(done.planned.table.qualified, done.chunk.number, start_lsn, done.seconds)
 
         copy = TableCopy(self._spec.copy.jobs, self._progress, self._stop, lambda planned: builder.table_complete(planned.table), committed)
-        objects = _InBackground(lambda: self._large_objects(snapshot))
+        objects = ObjectCopy(
+            self._spec, self._job.database, lambda: self._session(self._job.snapshot), self._progress, self._pace, self._stop
+        )
         try:
             for round_ in range(RENEWALS + 1):
                 planned = self._planned(source, control, pending, snapshot, start_lsn)
@@ -400,43 +398,6 @@ class BaseCopy:
     def _count(self, size: int) -> None:
         self._progress.add(bytes_moved=size)
 
-    def _large_objects(self, snapshot: str) -> None:
-        with contextlib.ExitStack() as open_:
-            source = self._under_snapshot(open_, snapshot)
-            total = count_large_objects(source)
-            if not total:
-                return
-            target = open_.enter_context(connect(self._spec.target, self._job.database, purpose="large objects"))
-            self._progress.set(large_objects_total=total, large_objects_done=0, large_object_bytes=0)
-            objects = LargeObjects(source, target, self._let_pass(), lambda count: self._progress.add(large_objects_done=count))
-            try:
-                objects.copy()
-            except psycopg.Error as exc:
-                if lost(exc):
-                    raise
-                words = exc.diag.message_primary or " ".join(str(exc).split())
-                raise CopyError(
-                    f"Could not copy the large objects of {self._job.database}: {words} (SQLSTATE {exc.sqlstate or 'none'}).",
-                    code="PGM3010",
-                    sqlstate=exc.sqlstate or "",
-                    hint="On the source: GRANT SELECT ON LARGE OBJECT to the migration's user." if exc.sqlstate == "42501" else "",
-                ) from exc
-            for note in objects.notes:
-                self._progress.note(note)
-
-    def _let_pass(self) -> t.Callable[[int], None]:
-        """What lets bytes of large objects pass when it is their time, as the relays do with rows."""
-        woke = time.monotonic()
-
-        def let(size: int) -> None:
-            nonlocal woke
-            self._pace.wait(size, time.monotonic() - woke, self._stop)
-            woke = time.monotonic()
-            self._progress.add(large_object_bytes=size)
-            self._count(size)
-
-        return let
-
     # -- the rest
 
     def _finish(
@@ -467,8 +428,15 @@ class BaseCopy:
 
         :raises CopyError: PGM3008 if the snapshot has ended.
         """
-        conn = open_.enter_context(connect(self._spec.source, self._job.database, purpose="base copy"))
-        self._begin(conn, snapshot)
+        return open_.enter_context(self._session(snapshot))
+
+    def _session(self, snapshot: str) -> psycopg.Connection[t.Any]:
+        conn = connect(self._spec.source, self._job.database, purpose="base copy")
+        try:
+            self._begin(conn, snapshot)
+        except BaseException:
+            conn.close()
+            raise
         return conn
 
     def _begin(self, conn: psycopg.Connection[t.Any], snapshot: str) -> None:
@@ -481,47 +449,6 @@ class BaseCopy:
                 conn.execute("ROLLBACK")
             conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             conn.execute(f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}".encode())
-
-    def _end_leftovers(self, control: psycopg.Connection[t.Any]) -> None:
-        """End sessions of an earlier run of ours that nobody holds any more, and wait until they are gone: what one of them
-        still commits must be in the ledger before that is read.
-
-        :raises CopyError: PGM3013 if one does not end.
-        """
-        names = [application_name(self._spec.target, purpose) for purpose in OURS]
-        deadline = time.monotonic() + LEFTOVER_SECONDS
-        query = (
-            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
-            " AND pid <> pg_backend_pid() AND application_name = ANY(%s)"
-        )
-        while left := control.execute(query, [names]).fetchall():
-            if time.monotonic() > deadline:
-                raise CopyError(
-                    f"Sessions of an earlier run do not end on {self._spec.target.label()}: pid {', '.join(str(r[0]) for r in left)}.",
-                    code="PGM3013",
-                    hint="See what they wait for in pg_stat_activity of the target, then run the playbook again.",
-                )
-            if self._stop.wait(0.05):
-                raise Stopped
-
-    def _choose_formats(self, source: psycopg.Connection[t.Any], control: psycopg.Connection[t.Any], tables: t.Sequence[Table]) -> None:
-        """Binary or text for each table, and the client encoding of the relays."""
-        query = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
-        encodings = [(conn.execute(query).fetchone() or ("",))[0] for conn in (source, control)]
-        ascii_ = [e == "SQL_ASCII" for e in encodings]
-        self._encoding = "SQL_ASCII" if all(ascii_) else "UTF8"
-        types = Types(source)
-        there = {table.qualified: table for table in read_tables(control)}
-        for table in tables:
-            if table.kind == "r":
-                other = there.get(table.qualified)
-                if other is None:
-                    raise MigrationError(
-                        f"The table {table.label} is not on the target.",
-                        code="PGM3013",
-                        hint="Do not change the schema during the migration.",
-                    )
-                self._formats[table.qualified] = choose_format(self._spec.copy.format, table, other, types, ascii_[0] == ascii_[1])
 
     def _summary(self, copied: t.Sequence[Done]) -> list[dict[str, t.Any]]:
         """Per table what this run copied."""
@@ -537,12 +464,6 @@ class BaseCopy:
         return sorted(tables.values(), key=lambda i: -int(i["bytes"]))
 
 
-def lost(exc: psycopg.Error) -> bool:
-    """Did a session end, rather than a statement fail?"""
-    state = exc.sqlstate or ""
-    return isinstance(exc, psycopg.OperationalError) and (not state or state.startswith(("08", "57P")))
-
-
 class _Once:
     """A function that does nothing the second time."""
 
@@ -553,29 +474,3 @@ class _Once:
         function, self._function = self._function, None
         if function:
             function()
-
-
-class _InBackground:
-    """A function in a thread whose exception is raised by :meth:`join`."""
-
-    def __init__(self, function: t.Callable[[], None]) -> None:
-        self._failure: BaseException | None = None
-        self._function = function
-        self._thread = threading.Thread(target=self._call, daemon=True)
-        self._thread.start()
-
-    def _call(self) -> None:
-        try:
-            self._function()
-        except BaseException as exc:  # handed to the thread that waits
-            self._failure = exc
-
-    def join(self) -> None:
-        """Wait for the end and raise what it raised."""
-        self._thread.join()
-        if self._failure:
-            raise self._failure
-
-    def abandon(self) -> None:
-        """Wait no longer than it takes to notice a stop."""
-        self._thread.join(timeout=1)

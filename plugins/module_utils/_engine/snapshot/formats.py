@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ..postgres.catalog import Table
+from ..errors import MigrationError
+from ..postgres.catalog import Table, read_tables
 from ..postgres.drivers import psycopg
 
 PORTABLE = frozenset(
@@ -119,3 +120,27 @@ def choose_format(wanted: str, source: Table, target: Table, types: Types, same_
         if there.get(column.name) != column.type or not types.portable(column.type_oid):
             return "text"
     return "binary"
+
+
+def choose_formats(
+    wanted: str, source: psycopg.Connection[t.Any], target: psycopg.Connection[t.Any], tables: t.Sequence[Table]
+) -> tuple[dict[str, str], str]:
+    """The format of each table by its qualified name, and the client encoding of the relays.
+
+    :param wanted: ``copy.format``.
+    :raises MigrationError: PGM3013 a table is not on the target.
+    """
+    query = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+    ascii_ = [(conn.execute(query).fetchone() or ("",))[0] == "SQL_ASCII" for conn in (source, target)]
+    types = Types(source)
+    there = {table.qualified: table for table in read_tables(target)}
+    formats = {}
+    for table in tables:
+        if table.kind == "r":
+            other = there.get(table.qualified)
+            if other is None:
+                raise MigrationError(
+                    f"The table {table.label} is not on the target.", code="PGM3013", hint="Do not change the schema during the migration."
+                )
+            formats[table.qualified] = choose_format(wanted, table, other, types, ascii_[0] == ascii_[1])
+    return formats, "SQL_ASCII" if all(ascii_) else "UTF8"
