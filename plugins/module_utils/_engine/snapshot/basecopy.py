@@ -441,12 +441,12 @@ class BaseCopy:
 
     def _begin(self, conn: psycopg.Connection[t.Any], snapshot: str) -> None:
         """Begin the transaction of :meth:`_under_snapshot`, in place of one that is open."""
+        if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            conn.execute("ROLLBACK")  # a session that is lost says so here
         hint = "Run the playbook again: what is complete stays, the rest is copied under a new snapshot."
         with server_errors(
             f"use the snapshot {snapshot}", self._spec.source, self._job.database, kind=CopyError, code="PGM3008", hint=hint
         ):
-            if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                conn.execute("ROLLBACK")
             conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             conn.execute(f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}".encode())
 
