@@ -69,8 +69,8 @@ class ObjectCopy:
                 if lost(exc):
                     raise
                 raise self._refused(exc) from exc
-        for note in objects.notes:
-            self._progress.note(note)
+            for note in objects.notes:
+                self._progress.note(note)
 
     def _let_pass(self, size: int) -> None:
         """Let bytes pass when it is their time, as the relays do with rows."""
