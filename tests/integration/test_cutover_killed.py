@@ -231,7 +231,7 @@ def stage(victim, fence, phase, host, source, target, application, source_databa
 
     hook = Hook(tmp_path, lead(tmp_path, target, source_database))
     pause = MAX_PAUSE if victim == "target" and phase in ("fence", "drain") else LONG_PAUSE
-    options = {"fence": fence, "max_latency": 60, "max_pause": pause, "release": [str(hook.program)]}
+    options = {"fence": fence, "max_latency": 3600, "max_pause": pause, "release": [str(hook.program)]}
     if fence == "external":
         options.update(commands(tmp_path, source, source_database))
     described = describe(source, target, "killed", [source_database], cutover=options)
@@ -344,7 +344,7 @@ def as_playbook(one: Stage, victim: str, phase: str) -> bool:
 
     def request(key: str) -> None:
         plays.append(one.plays.begin("cutover"))
-        one.host.until(key, lambda s: s["cutover_phase"], "the cutover")
+        one.host.until(key, lambda s: s["cutover_phase"], "the cutover", 300)
 
     plays: list[subprocess.Popen[bytes]] = []
     with one.held(phase, request) as go_on:
