@@ -136,7 +136,7 @@ def _receiver(host: Host, key: str, database: str) -> int:
     return int(found.stdout.split()[0])
 
 
-def _until(host: Host, key: str, phase: str, seconds: float = 20.0) -> None:
+def _until(host: Host, key: str, phase: str, seconds: float = 60.0) -> None:
     """Look until the cutover is at ``phase``."""
     limit = time.monotonic() + seconds
     while (seen := host.manager.status(key) or {}).get("cutover_phase") != phase:
