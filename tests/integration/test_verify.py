@@ -376,6 +376,36 @@ def test_with_the_rights_of_a_migration(
     assert caught.value.sqlstate == "42501"
 
 
+def test_rows_that_row_security_hides_are_not_called_different(
+    source: lab.Server,
+    target: lab.Server,
+    source_database: str,
+    target_database: str,
+    spec_factory: t.Callable[..., MigrationSpec],
+    members: None,
+) -> None:
+    """Forced on the owner, whose member the target's administrator is: the table is told as not compared, with what to do."""
+    for server in (source, target):
+        server.execute(
+            "CREATE TABLE mine (id int PRIMARY KEY); INSERT INTO mine VALUES (1); CREATE TABLE other (id int PRIMARY KEY);"
+            " ALTER TABLE mine OWNER TO app; ALTER TABLE other OWNER TO app; ALTER TABLE mine ENABLE ROW LEVEL SECURITY",
+            source_database,
+        )
+    spec = spec_factory("hidden", [source_database])
+    assert verify_database(spec, source_database).complete, "the owner's members see all rows while it is not forced"
+    for server in (source, target):
+        server.execute("ALTER TABLE mine FORCE ROW LEVEL SECURITY", source_database)
+    source.execute("ALTER ROLE migrator BYPASSRLS")
+    try:
+        result = verify_database(spec, source_database)
+    finally:
+        source.execute("ALTER ROLE migrator NOBYPASSRLS")
+    found = {one.label: one for one in result.tables}
+    assert result.equal and not result.complete and "public.mine" in result.summary()
+    assert "row security of the target hides rows from admin" in found["public.mine"].note and "BYPASSRLS" in found["public.mine"].note
+    assert not found["public.mine"].compared and found["public.other"].equal
+
+
 def test_truncated_after_the_snapshot_is_not_called_different(
     source: lab.Server, target: lab.Server, source_database: str, target_database: str, spec_factory: t.Any, migrator: t.Any, admin: t.Any
 ) -> None:

@@ -17,6 +17,7 @@ import time
 import typing as t
 
 from ..errors import MigrationError, VerificationFailed
+from ..postgres.identifiers import quote_ident
 from ..postgres.selection import Selection, chosen_tables
 from ..postgres.session import server_errors
 from ..spec import MigrationSpec
@@ -43,7 +44,8 @@ Report = t.Callable[[dict[str, t.Any]], None]
 class TableResult:
     """One table. ``digest`` and ``digest_target`` are 128-bit hexadecimal sums of row hashes; ``differences`` as
     :meth:`Difference.to_dict` gives them; ``note`` says what is wrong besides rows; ``seconds`` is the time of the slower side.
-    ``compared`` is False where a side was truncated or rewritten after its snapshot; ``equal`` is False then and proves nothing."""
+    ``compared`` is False where a side was truncated or rewritten after its snapshot, or row security hides rows of it; ``equal`` is False
+    then and proves nothing."""
 
     label: str
     rows_source: int
@@ -81,7 +83,7 @@ class VerifyResult:
 
     @property
     def complete(self) -> bool:
-        """Was every table compared? One that was truncated or rewritten after its snapshot cannot be."""
+        """Was every table compared? One that was truncated or rewritten after its snapshot cannot be, nor one with hidden rows."""
         return all(table.compared for table in self.tables)
 
     def before_cutover(self) -> VerifyResult:
@@ -104,7 +106,9 @@ class VerifyResult:
             wrong.append("large objects")
         counted = f"{len(self.tables)} tables, {self.rows} rows, {len(self.sequences)} sequences in {self.seconds:.1f} s"
         verdict = "equal" if self.equal else f"{len(wrong)} differ: {', '.join(wrong[:5])}"
-        lost_too = f"; not compared, since truncated, rewritten or in motion meanwhile: {', '.join(lost)}" if lost else ""
+        lost_too = (
+            f"; not compared, since truncated, rewritten or in motion meanwhile, or not all to be seen: {', '.join(lost)}" if lost else ""
+        )
         return f"{self.database}: {verdict} ({counted}){lost_too}"
 
     def to_dict(self) -> dict[str, t.Any]:
@@ -223,6 +227,7 @@ class _Comparison:
         if not only:
             extra = [table for name, table in target.tables.items() if name not in source.tables]
             self._lone += [TableResult(table.label, 0, 0, False, "", note=ONLY_THERE) for table in extra]
+        self._lone += self._hidden()
         self._readings: dict[str, tuple[Reading, Reading]] = {
             pair.label: (make_reading(pair, source, self.method, target=False), make_reading(pair, target, self.method, target=True))
             for pair in self._pairs
@@ -232,6 +237,19 @@ class _Comparison:
         self._errors: list[BaseException] = []
         self._rewritten: list[set[int]] = [set(), set()]
         self._bytes = [0, 0]  # total, done
+
+    def _hidden(self) -> list[TableResult]:
+        """Take out the pairs of which row security would hide rows from a side's user; what to tell of them."""
+        told: dict[str, str] = {}
+        for number, side in enumerate(self.sides):
+            labels = {(pair.target if number else pair.source).oid: pair.label for pair in self._pairs}
+            user = side.endpoint.user
+            note = (
+                f"row security of the {side.endpoint.side} hides rows from {user}: not compared; ALTER ROLE {quote_ident(user)} BYPASSRLS;"
+            )
+            told.update({labels[oid]: note for oid in side.hidden(list(labels))})
+        self._pairs = [pair for pair in self._pairs if pair.label not in told]
+        return [TableResult(label, 0, 0, False, "", note=note, compared=False) for label, note in told.items()]
 
     def run(self) -> list[TableResult]:
         """Sum on both sides at once, then look into what differs."""

@@ -79,6 +79,12 @@ class Side:
         query = f"SELECT oid FROM pg_class WHERE relkind = 'r' AND relfilenode <> 0 AND {changed}"
         return {int(row[0]) for row in self.leader.execute(query)}
 
+    def hidden(self, oids: list[int]) -> set[int]:
+        """Those of the tables ``oids`` of which row security would hide rows from us (forced on their owner, PostgreSQL manual 5.9). With
+        ``row_security = off`` reading them is refused instead."""
+        query = "SELECT o::bigint FROM unnest(%s::bigint[]::oid[]) o WHERE row_security_active(o)"
+        return {int(row[0]) for row in self.leader.execute(query, [oids])}
+
     def present(self) -> None:
         """Leave the snapshot: from now on the first session sees the present moment with each statement."""
         self.leader.execute("ROLLBACK")
