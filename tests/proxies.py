@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""TCP proxies in front of a server: one cuts connections and leads new ones to where it is told, one swallows an answer."""
+"""TCP proxies before a server: one cuts connections and leads new ones to where it is told, one swallows an answer, one falls silent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import contextlib
 import random
 import socket
 import threading
+from collections.abc import Iterator
 
 
 class Cutter(threading.Thread):
@@ -97,3 +98,53 @@ class Swallower(threading.Thread):
         for one in sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+
+class Silencer(threading.Thread):
+    """Passes on nothing in either direction while ``silent``, and cuts nothing: what was sent arrives when it is over, as after a partition
+    of the network that ends before anybody has given up. A new connection is taken by the kernel and answered by nobody."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(daemon=True)
+        self.address, self._speaking = (host, port), threading.Event()
+        self._speaking.set()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.start()
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Nothing comes through inside the block."""
+        self._speaking.clear()
+        try:
+            yield
+        finally:
+            self._speaking.set()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, dummy = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.connect, args=(client,), daemon=True).start()
+
+    def connect(self, client: socket.socket) -> None:
+        self._speaking.wait()
+        try:
+            server = socket.create_connection(self.address)
+        except OSError:
+            client.close()
+            return
+        for a, b in ((client, server), (server, client)):
+            threading.Thread(target=self.relay, args=(a, b, (client, server)), daemon=True).start()
+
+    def relay(self, a: socket.socket, b: socket.socket, pair: tuple[socket.socket, ...]) -> None:
+        with contextlib.suppress(OSError):
+            while data := a.recv(1 << 16):
+                self._speaking.wait()
+                b.sendall(data)
+        self._speaking.wait()
+        for end in pair:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

@@ -256,9 +256,8 @@ def assigned(scope: ast.AST, name: str) -> t.Iterator[ast.expr]:
             yield from drawn(node.target, node.iter, name)
         elif isinstance(node, (ast.With, ast.AsyncWith)):
             yield from (item.context_expr for item in node.items if item.optional_vars and name in names_in(item.optional_vars))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("append", "extend", "add"):
-            if isinstance(node.func.value, ast.Name) and node.func.value.id == name:
-                yield from node.args
+        elif isinstance(node, ast.Call) and called(node) in ("append", "extend", "add") and isinstance(node.func, ast.Attribute):
+            yield from node.args if isinstance(node.func.value, ast.Name) and node.func.value.id == name else ()
 
 
 def drawn(target: ast.AST, source: ast.expr, name: str) -> t.Iterator[ast.expr]:

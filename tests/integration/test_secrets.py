@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
 """Law 11: passwords of both endpoints, in every playbook at ``-vvv``: not in what is shown, in logs, in state, in any process's
-arguments or environment, in unit files. The source's stands in the inventory, the target's in a password file that a service names."""
+arguments or environment, in unit files. The source's stands in a vault, the target's in a password file that a service names."""
 
 from __future__ import annotations
 
@@ -78,6 +78,19 @@ def canaries(source: lab.Server) -> t.Iterator[tuple[lab.Server, str, str]]:
     target.drop()
 
 
+def vault(folder: Path, variables: dict[str, str]) -> Path:
+    """Encrypt ``variables`` beside the inventory, as docs/inventory.md says; the file with the vault's password."""
+    key, file = folder / "vault_password", folder / "group_vars" / "all" / "vault.yml"
+    key.write_text(secrets.token_hex(12), encoding="utf-8")
+    key.chmod(0o600)
+    file.parent.mkdir(parents=True)
+    file.write_text(yaml.safe_dump(variables), encoding="utf-8")
+    program = str(Path(sys.executable).with_name("ansible-vault"))
+    subprocess.run([program, "encrypt", "--vault-password-file", str(key), str(file)], check=True, capture_output=True)
+    assert file.read_text(encoding="utf-8").startswith("$ANSIBLE_VAULT;")
+    return key
+
+
 def test_a_canary_is_found_nowhere(source: lab.Server, source_database: str, canaries: tuple[lab.Server, str, str], tmp_path: Path) -> None:
     target, left, right = canaries
     home = tmp_path / "home"
@@ -87,7 +100,9 @@ def test_a_canary_is_found_nowhere(source: lab.Server, source_database: str, can
     kept.chmod(0o600)
     address = f"host={target.host}\nport={target.port}\nuser=canary_admin\nsslmode=disable\npassfile={kept}\n"
     services.write_text(f"[canary]\n{address}", encoding="utf-8")
-    described = describe(source, target, "canary", [source_database], source={"user": "canary_mover", "password": left})
+    described = describe(
+        source, target, "canary", [source_database], source={"user": "canary_mover", "password": "{{ vault_source_password }}"}
+    )
     described["target"] = {"type": "self_managed", "service": "canary", "service_file": str(services)}
     variables = {
         "pg_migration": described,
@@ -97,6 +112,7 @@ def test_a_canary_is_found_nowhere(source: lab.Server, source_database: str, can
     }
     inventory = tmp_path / "inventory.yml"
     inventory.write_text(yaml.safe_dump({"all": {"vars": variables}}), encoding="utf-8")
+    key = vault(tmp_path, {"vault_source_password": left})
     forms = [left, right, left.replace("'", "''"), right.replace("'", "''"), left[:20], right[:20]]
     log = tmp_path / "ansible.log"
     environment = {
@@ -118,6 +134,8 @@ def test_a_canary_is_found_nowhere(source: lab.Server, source_database: str, can
                 f"pgops.migration.{playbook}",
                 "-i",
                 str(inventory),
+                "--vault-password-file",
+                str(key),
                 "-vvv",
                 "--diff",
                 *more,

@@ -30,8 +30,8 @@ QUOTING = {
 """Their result is a quoted part, or a number, whatever they are given."""
 
 PASSING = {
-    "encode", "strip", "join", "format", "replace", "cast", "list", "tuple", "sorted", "set", "dict", "max", "min", "values", "keys", "items",
-    "reversed", "enumerate", "zip", "get", "fromkeys", "lower", "upper", "str",
+    "encode", "strip", "join", "format", "replace", "cast", "list", "tuple", "sorted", "set", "dict", "max", "min", "values", "keys",
+    "items", "reversed", "enumerate", "zip", "get", "fromkeys", "lower", "upper", "str",
 }  # fmt: skip
 """Their result is made of what they are given and of what they are called on."""
 
@@ -103,12 +103,12 @@ def test_statements_are_made_of_quoted_parts() -> None:
         ('def f(conn, name):\n    conn.execute(f"DROP TABLE {quote_ident(name)}")\n\nf(conn, row[0])', ""),
         ('def f(conn, spec):\n    conn.execute("SET x = \'" + spec.value + "\'")', "spec.value"),
         ('def f(conn, spec):\n    text = f"SET x = {spec.value}"\n    conn.execute(text)', "spec.value"),
-        ('def f(conn):\n    found = conn.execute("SELECT relname FROM c").fetchall()\n    conn.execute(f"DROP TABLE {found[0][0]}")', "relname"),
+        ('def f(conn):\n    found = conn.execute("SELECT n FROM c").fetchone()\n    conn.execute(f"DROP TABLE {found[0]}")', "SELECT n"),
         ('def f(conn):\n    found = conn.execute("SELECT quote_ident(n) FROM c").fetchall()\n    conn.execute(f"DROP TABLE {found}")', ""),
         ('def f(conn, number: int):\n    conn.execute(f"SET x = {number}")', ""),
         ('def g(value):\n    return f"{value}"\n\ndef f(conn, spec):\n    conn.execute(f"SET x = {g(spec.value)}")', "spec.value"),
         ('def g(value):\n    return quote_literal(value)\n\ndef f(conn, spec):\n    conn.execute(f"SET x = {g(spec.x)}")', ""),
-        ('def f(conn, spec):\n    parts = []\n    parts.append(spec.value)\n    conn.execute(f"SET x = {\', \'.join(parts)}")', "spec.value"),
+        ('def f(conn, spec):\n    all = []\n    all.append(spec.x)\n    conn.execute(f"SET x = {\', \'.join(all)}")', "spec.x"),
         ('def f(conn, spec):\n    conn.execute("SET x = {}".format(spec.value))', "spec.value"),
         ('def f(conn, spec):\n    conn.execute("SET x = %s" % spec.value)', "spec.value"),
     ],
