@@ -27,6 +27,7 @@ def _one(make: str, change: str, kind: str, name: str, since: int = 10, change_s
 BASE = """CREATE SCHEMA s;
 CREATE FUNCTION s.call_handler() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
 CREATE FUNCTION s.inline_handler(internal) RETURNS void LANGUAGE c STRICT AS '$libdir/plpgsql', 'plpgsql_inline_handler';
+CREATE FUNCTION s.fire() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 """
 
 RELATIONS = [
@@ -120,6 +121,15 @@ RELATIONS = [
         "index",
         "s.i6_a",
     ),
+    Thing(
+        "CREATE TABLE s.i7 (a int PRIMARY KEY); CREATE TABLE s.pp (a int PRIMARY KEY, b int REFERENCES s.i7) PARTITION BY LIST (a);"
+        "CREATE TABLE s.pp_1 PARTITION OF s.pp FOR VALUES IN (1); CREATE INDEX pp_b ON s.pp (b);"
+        "CREATE TABLE s.refers (a int REFERENCES s.pp);"
+        "CREATE TRIGGER g AFTER INSERT ON s.pp FOR EACH ROW EXECUTE PROCEDURE s.fire()",
+        "DROP INDEX s.pp_b",
+        (("index", "s.pp_b"), ("index", "s.pp_1_b_idx")),
+        12,
+    ),
     _one("CREATE TABLE s.k1 (a int CONSTRAINT pos CHECK (a > 0))", "ALTER TABLE s.k1 DROP CONSTRAINT pos", "constraint", "s.k1.pos"),
     _one(
         "CREATE TABLE s.k2 (a int CONSTRAINT pos CHECK (a > 0))",
@@ -151,8 +161,7 @@ RELATIONS = [
         "s.k8.ni",
     ),
     _one(
-        "CREATE FUNCTION s.fire() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE s.g1 (a int);"
-        "CREATE TRIGGER g AFTER INSERT ON s.g1 FOR EACH ROW EXECUTE PROCEDURE s.fire()",
+        "CREATE TABLE s.g1 (a int);CREATE TRIGGER g AFTER INSERT ON s.g1 FOR EACH ROW EXECUTE PROCEDURE s.fire()",
         *("ALTER TABLE s.g1 DISABLE TRIGGER g", "trigger", "s.g1.g"),
     ),
     _one(
