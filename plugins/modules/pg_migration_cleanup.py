@@ -69,7 +69,7 @@ kept:
   returned: success
   type: list
   elements: str
-  sample: ["target: database shop (a database stays unless it is asked for (drop_target))"]
+  sample: ["target: database shop (a database stays unless drop_target asks for it, and is not known as ours afterwards)"]
 lines:
   description: All of it for people.
   returned: success

@@ -11,7 +11,8 @@ from results import REPO, Run, runs
 PAGE = REPO / "docs" / "versions.md"
 FILE = "tests/integration/test_versions.py"
 MAJORS = range(10, 19)
-KINDS = {f"{FILE}::test_stream": "stream", f"{FILE}::test_migration": "whole"}
+SSH = "tests/hosts/test_majors.py"
+KINDS = {f"{FILE}::test_stream": "stream", f"{FILE}::test_migration": "whole", f"{SSH}::test_migration_by_ssh": "by SSH"}
 HEAD = f"""\
 # Which versions were tried with which
 
@@ -22,6 +23,7 @@ which `scripts/test --full` runs with servers of every major (`scripts/majors`; 
 * **stream**: the corpus of changes (`tests/corpus/`: every kind of key, type, transaction and name that was ever a trouble) is streamed by
   the plugin that the collection finds, drained to a marker, and every row of both sides is compared.
 * **whole**: validated, schema and rows copied, the corpus streamed, cut over, every row compared.
+* **by SSH**: the playbooks, from bare hosts with servers as Debian's tools make them to the cutover (`{SSH}`).
 
 Each pair is streamed once; whole migrations, which take several times as long, go from each version to itself and to the newest. *not run*
 is a pair that the last run left out; an empty place is a target older than its source, which is refused (PGM2011). What every other test

@@ -58,7 +58,7 @@ def test_two_hosts_share_an_estate(estate: tuple[lab.Server, lab.Server, list[st
     began = time.monotonic()
     try:
         with ThreadPoolExecutor() as pool:
-            for played in pool.map(lambda one: one.play("migrate", timeout=1800), hosts):
+            for played in pool.map(lambda one: one.play("migrate", timeout=max(1800, 30 * COUNT)), hosts):
                 played.fine()
     finally:
         for one in hosts:

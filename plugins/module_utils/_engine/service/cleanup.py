@@ -110,7 +110,7 @@ class Cleanup:
                 end = "play finish, or cancel it first" if record["spec"].get("back_of") else "cancel it first"
                 return f"the migration {record['name']} is {record['state']}: {end}"
         if item.kind == "database" and not self._databases:
-            return "a database stays unless it is asked for (drop_target)"
+            return "a database stays unless drop_target asks for it, and is not known as ours afterwards"
         if item.kind == "role" and self._active:
             return "a migration is active"
         if self._force or self._key or item.place == "runtime":
