@@ -161,7 +161,7 @@ def test_servers_that_start_with_the_host_are_waited_for(
     """Where nobody is there to play again, and the cause may pass."""
     tried: list[int] = []
 
-    def ground(*dummy: t.Any) -> None:
+    def ground(*dummy: t.Any, **dummy2: t.Any) -> None:
         tried.append(1)
         if len(tried) < 3:
             raise ConnectionFailed("The target does not answer.", details={"reason": reason})

@@ -37,7 +37,7 @@ def test_newest_tools_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_password_file_escapes(tmp_path: Path) -> None:
     endpoint = Endpoint("source", "other", "h", "u:ser", 5433, password="a:b\\c")
     with tools.password_file(endpoint, tmp_path) as path:
-        assert path.read_text() == "h:5433:*:u\\:ser:a\\:b\\\\c\n"
+        assert path.read_text() == "*:*:*:*:a\\:b\\\\c\n"
         assert path.stat().st_mode & 0o777 == 0o600
     assert "dbname='it\\'s'" in tools.connection_string(endpoint, "it's", Path("p"))
 
