@@ -247,8 +247,7 @@ def test_cancel_and_clean_up(lab: Place) -> None:
     assert left and all(name in said for name in left) and traces(lab) == left
     follow(lab, "cleanup", option=drop)
     assert traces(lab) == [] and "orders" not in databases(lab, "target")
-    follow(lab, "cleanup", option="-e pg_migration_run_cleanup_all=true")
-    assert traces(lab) == []
+    assert follow(lab, "cleanup", option="-e pg_migration_run_cleanup_all=true").changed == 0
 
 
 def test_nothing_of_the_page_was_left_out(request: pytest.FixtureRequest) -> None:

@@ -110,6 +110,9 @@ def test_cancel_of_a_forgotten_migration(host, source, target, shop, spec_factor
         assert done["changed"] is changed, done
         assert any("slot" in line for line in done["removed"]) is changed
         assert traces(source, target, shop)["slots"] == [] and traces(source, target, shop)["publications"] == []
+    host.manager.cleanup(spec.source, spec.target, name=spec.name)
+    assert traces(source, target, shop) == CLEAN, "by its name alone, as nobody else is there"
+    assert host.manager.cleanup(spec.source, spec.target)["found"] == []
 
 
 def test_what_is_active_stays(host, source, target, shop, spec_factory, tmp_path_factory) -> None:

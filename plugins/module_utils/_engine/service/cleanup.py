@@ -69,6 +69,7 @@ class Cleanup:
     :param key: of one migration alone; None: of all.
     :param force: take away what is in use by a migration that this host does not know as well.
     :param databases: also drop the databases on the target that a migration made and did not finish.
+    :param memory: also forget which memberships the target's login was lent, and take them back, where no other migration is there.
     """
 
     def __init__(
@@ -81,9 +82,10 @@ class Cleanup:
         key: str | None = None,
         force: bool = False,
         databases: bool = False,
+        memory: bool = True,
     ) -> None:
         self._home, self._records, self._source, self._target = home, records, source, target
-        self._key, self._force, self._databases = key, force, databases
+        self._key, self._force, self._databases, self._memory = key, force, databases, memory
         self._active = [record for record in records if State(record["state"]) in ACTIVE]
 
     # -- finding
@@ -144,13 +146,17 @@ class Cleanup:
     def _on_target(self) -> t.Iterator[Item]:
         for found in find_ours(self._target, key=self._key):
             yield Item("target", found.kind, found.name, found.database, "", found.pid)
-        for name, owner, made in ledgers(self._target, self._key):
+        others = False
+        for name, owner, made in ledgers(self._target):
+            if self._key not in (None, owner):
+                others = True
+                continue
             if made:
                 yield Item("target", "database", name, name, owner)
             yield Item("target", "ledger", owner, name, owner)
         with connect(self._target, purpose="cleanup") as conn:
             remembered = conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [MARKER]).fetchone() is not None
-        if remembered and self._key is None:
+        if remembered and self._memory and not others:  # what was lent to others is not ours to take back
             yield Item("target", "role", MARKER)
 
     def _on_host(self) -> t.Iterator[Item]:
@@ -209,7 +215,7 @@ class Cleanup:
                 validate_restored(conn)
                 Ledger(conn).drop()
         elif item.kind == "role":
-            revoke_admin_memberships(self._target, force=True)
+            revoke_admin_memberships(self._target, force=self._key is None)
         else:
             self._remove_files(item.key)
 

@@ -364,7 +364,9 @@ class Manager:
         key = (key_of_set(records, name, target) or key_of(name, target)) if name else None
         source, target = (dataclasses.replace(end, tag=key or "") for end in (source, target))
         keys = [key, key_back(key, source, target)] if key else [None]  # what is called by a name has a way back of its own name
-        works = [Cleanup(self._home, records, source, target, key=one, force=force, databases=drop_target) for one in keys]
+        works = [
+            Cleanup(self._home, records, source, target, key=one, force=force, databases=drop_target, memory=one == key) for one in keys
+        ]
         found = [work.find() for work in works]
         removed = [] if dry else [item for work, findings in zip(works, found, strict=True) for item in work.remove(findings)]
         for record in () if dry else records:
