@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.changes import lanes as lanes_module
-from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
+from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError, StreamError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
 from changelab import PLUGINS, StreamLab, same
 from pair import Login
@@ -180,6 +180,18 @@ def test_connections_cut(prepared: t.Callable[..., t.Any], source: lab.Server, t
     assert far.cuts >= CUTS, "the target's connections were not cut often enough"
     assert load > 100, "there was no load to speak of"
     finish(stream, loads)
+
+
+def test_whoever_waits_for_a_marker_hears_the_stop(prepared: t.Callable[..., t.Any]) -> None:
+    """A worker whose service was killed in a cutover ends at once, not at the end of the pause."""
+    stream, dummy = prepared("pgoutput")
+    stream.start()
+    stream.drain()
+    began = time.monotonic()
+    threading.Timer(0.5, stream.stop.set).start()
+    with pytest.raises(StreamError, match="stopped"):
+        stream.stream.wait_marker("never written", 0, 600)
+    assert time.monotonic() - began < 120
 
 
 def test_lost_slot_and_lost_spool_are_told(prepared: t.Callable[..., t.Any], source: lab.Server, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import typing as t
 from collections import deque
 from pathlib import Path
@@ -331,5 +332,5 @@ def test_silence_counts_streamed_tables_alone(tmp_path: Path, table: str, counte
     writer.begin_segment()
     writer.open_segment()
     writer.append(encode_block(*frames_of(*parts), 30), 30)
-    assert changes_between(tmp_path, 10, "one", "two", choice, 5.0) == counted
+    assert changes_between(tmp_path, 10, "one", "two", choice, 5.0, threading.Event()) == counted
     writer.close()

@@ -9,6 +9,7 @@ first marker whole blocks are passed over. Of test_decoding, which sends every t
 
 from __future__ import annotations
 
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -38,11 +39,12 @@ _HEADS = {
 }
 
 
-def changes_between(spool: Path, end_lsn: int, first: str, second: str, choice: PluginChoice, timeout: float) -> int:
+def changes_between(spool: Path, end_lsn: int, first: str, second: str, choice: PluginChoice, timeout: float, stop: threading.Event) -> int:
     """Rows changed (and tables truncated) by commits between the markers with the tokens ``first`` and ``second``.
 
     :param end_lsn: where the transaction of the first marker ends; nothing behind it was applied.
-    :raises CutoverAborted: PGM5110 if the second marker has not come after ``timeout`` seconds.
+    :raises CutoverAborted: PGM5110 if the second marker has not come after ``timeout`` seconds, or ``stop`` is set: a worker whose service
+        is gone must not outlive it by what is left of the pause.
     """
     deadline = time.monotonic() + timeout
     try:
@@ -56,12 +58,11 @@ def changes_between(spool: Path, end_lsn: int, first: str, second: str, choice: 
     try:
         while True:
             if found is None:
-                if time.monotonic() > deadline:
+                if stop.wait(POLL) or time.monotonic() > deadline:
                     raise CutoverAborted(
                         f"The second marker did not come within {timeout:g} seconds: nothing can be said of the time since the first.",
                         code="PGM5110",
                     )
-                time.sleep(POLL)
             elif search.over(*found):
                 return search.changes
             found = reader.next_block()

@@ -276,8 +276,8 @@ class Worker:
             return {"changes": None}
         since, token = str(command["since"]), str(command["token"])
         emit_marker(self._spec, self._database, token)
-        spool = self._paths.spool(self._database)
-        return {"changes": changes_between(spool, self._drained, since, token, self._choice, float(command["timeout"]))}
+        spool, limit = self._paths.spool(self._database), float(command["timeout"])
+        return {"changes": changes_between(spool, self._drained, since, token, self._choice, limit, self._link.stop)}
 
     def _resume(self, command: dict[str, t.Any]) -> dict[str, t.Any]:
         """The cutover was given back: apply what comes after the marker too."""
