@@ -109,12 +109,13 @@ class ChangeStream:
     def _held(self) -> bool:
         return self._hold is not None and self._hold in self._markers
 
-    def wait_marker(self, token: str, lsn: int, timeout: float) -> Position:
+    def wait_marker(self, token: str, lsn: int, timeout: float, stop: threading.Event | None = None) -> Position:
         """Wait until the target has everything before our own marker; called from another thread.
 
         The marker is the logical message ``pgm.marker`` with the content ``token``, or, where messages are not streamed, ``lsn``.
 
-        :raises StreamError: PGM4040 after ``timeout`` seconds, or when the stream is stopped; what ended the stream if it ended.
+        :param stop: set where nobody waits any more; None: the stream's own.
+        :raises StreamError: PGM4040 after ``timeout`` seconds, or when it is stopped; what ended the stream if it ended.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -125,7 +126,7 @@ class ChangeStream:
                     return self._position
                 if self._ended is not None:
                     raise self._ended
-                if self._stop.is_set():  # a worker whose service is gone must not outlive it by what is left of the pause
+                if (stop or self._stop).is_set():  # a worker whose service is gone must not outlive it by what is left of the pause
                     raise StreamError(f"The stream of {self._database} was stopped before it came to the marker.", code="PGM4040")
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(min(left, 1.0)) and time.monotonic() >= deadline:

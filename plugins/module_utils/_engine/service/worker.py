@@ -266,7 +266,7 @@ class Worker:
         token = str(command["token"])
         stream.hold_at(token)
         lsn = emit_marker(self._spec, self._database, token)
-        position = stream.wait_marker(token, lsn, float(command["timeout"]))
+        position = stream.wait_marker(token, lsn, float(command["timeout"]), self._link.stop)
         self._drained = position.end_lsn
         return {"marker": lsn, "end_lsn": position.end_lsn, "commit_time": str(position.commit_time)}
 
