@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import sys
+from pathlib import Path
 
 import asyncpg
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CopyError
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.crew import LARGE, processes_for
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.relay import SnapshotGone
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.relaylink import portable
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.crew import LARGE, RelayProcess, processes_for
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.relay import Route, SnapshotGone
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.relaylink import Begin, portable
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import Endpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +60,47 @@ def test_errors_survive_the_way() -> None:
     ours = pickle.loads(pickle.dumps(portable(CopyError("no", code="PGM3012", sqlstate="42501", hint="do", details={"a": 1}))))
     assert ours.to_dict() == CopyError("no", code="PGM3012", sqlstate="42501", hint="do", details={"a": 1}).to_dict()
     assert "Odd: ab" in str(portable(Odd("a", "b")))
+
+
+HOSTS = """
+import asyncio, pathlib, socket, sys, time
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.relaylink import Answer, receive, send
+link, first = socket.socket(fileno=int(sys.argv[-1])), pathlib.Path(sys.argv[2])
+async def main():
+    reader, writer = await asyncio.open_connection(sock=link)
+    await receive(reader), await receive(reader)
+    if not first.exists():
+        first.touch()
+        writer.close()
+        time.sleep(1)  # it has gone for whoever speaks to it, and is not yet gone
+        return
+    await asyncio.sleep(2)  # the first is being waited for at its end
+    send(writer, Answer(2, "done"))
+    await receive(reader)
+asyncio.run(main())
+"""
+"""Two processes: one that goes away at the first call, and one that answers the second."""
+
+
+def test_a_call_to_the_next_process_is_not_lost_with_the_last_one(tmp_path: Path) -> None:
+    """While the end of a process is waited for, its relays begin again in another one."""
+    root = next(entry for entry in sys.path if entry.endswith("link"))
+    end = Endpoint("source", "other", "h", "u")
+
+    async def ask() -> str:
+        process = RelayProcess(
+            [sys.executable, "-c", HOSTS, root, str(tmp_path / "first")],
+            Begin(Route(end, end, "d", "s", 0, {}, "UTF8")),
+            lambda dummy: None,
+        )
+        lost = asyncio.ensure_future(process.call(0, "holders", None))
+        while process._writer or not (tmp_path / "first").exists():  # pylint: disable=protected-access
+            await asyncio.sleep(0.01)
+        answer = await process.call(0, "holders", None)
+        with pytest.raises(ConnectionResetError):
+            await lost
+        await process.end()
+        return str(answer)
+
+    assert asyncio.run(asyncio.wait_for(ask(), 60)) == "done"

@@ -170,8 +170,9 @@ class RelayProcess:
                 self._moved(message.bytes)
             elif isinstance(message, Answer):
                 self._take(message)
+        lost, self._waiting = self._waiting, {}  # who asks from now on asks the next process
         await self._reap()
-        for waiting in self._waiting.values():
+        for waiting in lost.values():
             if not waiting.done():
                 waiting.set_exception(ConnectionResetError("a process of relays ended, its units are copied again"))
 
