@@ -131,8 +131,13 @@ def is_lock(exc: Exception, *, seen: bool) -> bool:
 
 def _over(doing: str, table: str, holder: str, seconds: float) -> CopyError:
     whom = f"{table} is locked by {holder}" if holder else "a table is locked"
+    return stays_locked(f"Could not {doing}: {whom}, and it was tried for {seconds:.0f} s.", table, holder)
+
+
+def stays_locked(message: str, table: str, holder: str) -> CopyError:
+    """The error to end with where ``holder`` does not give ``table`` free."""
     return CopyError(
-        f"Could not {doing}: {whom}, and it was tried for {seconds:.0f} s.",
+        message,
         code="PGM3021",
         hint="End that session (pg_terminate_backend), or play migrate again when it has ended; what is copied stays.",
         sqlstate="55P03",

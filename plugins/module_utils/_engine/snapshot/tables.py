@@ -14,7 +14,7 @@ from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..postgres.drivers import asyncpg
 from ..postgres.identifiers import SCHEMA
 from .crew import Crew, Hand
-from .locks import LOCKED_SECONDS
+from .locks import LOCKED_SECONDS, stays_locked
 from .plan import PlannedTable, Unit
 from .progress import Progress
 from .relay import Done, SnapshotGone
@@ -171,13 +171,8 @@ class TableCopy:
         by = f" by {holder}" if holder else ""
         if seconds > LOCKED_SECONDS:
             self._failed(unit, exc)
-            raise CopyError(
-                f"Could not copy {label}: it is locked{by}, and nothing else has been left to copy for {seconds:.0f} s.",
-                code="PGM3021",
-                hint="End that session (pg_terminate_backend), or play migrate again when it has ended; what is copied stays.",
-                sqlstate="55P03",
-                details={"table": label, "holder": holder},
-            ) from exc
+            said = f"Could not copy {label}: it is locked{by}, and nothing else has been left to copy for {seconds:.0f} s."
+            raise stays_locked(said, label, holder) from exc
         if label not in self._locked:
             self._progress.note(f"{label} was locked{by}: it was copied after the others.")
         self._tell_locked(label, holder or "somebody whom the server does not show")
