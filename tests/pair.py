@@ -51,6 +51,20 @@ def make_target(name: str = "target", **options: t.Any) -> lab.Server:
     return server
 
 
+def make_source_of_both_ways() -> lab.Server:
+    """A source that may also be a target, for a way back leads to it."""
+    server = make_source()
+    server.execute("GRANT SET ON PARAMETER session_replication_role TO migrator")
+    return server
+
+
+def make_target_of_both_ways() -> lab.Server:
+    """A target that may also be a source."""
+    server = make_target(settings=lab.LOGICAL)
+    server.execute("ALTER ROLE admin REPLICATION; GRANT pg_signal_backend TO admin")
+    return server
+
+
 def make_azure_target(name: str = "azure", *, replica_role: bool = True, extensions: str = "", **options: t.Any) -> lab.Server:
     """A target that behaves like Azure's flexible server: ``admin`` is no superuser and is in ``azure_pg_admin``, which reads settings and
     ends sessions; extensions have to be in ``azure.extensions``; ``replica_role``: may it set ``session_replication_role``?"""

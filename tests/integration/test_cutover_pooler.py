@@ -19,7 +19,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.wa
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import MigrationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import MigrationPaths
 from cutoverlab import held, prepare_hold
-from pair import OWNER, PASSWORDS, Login, make_source, make_target
+from pair import OWNER, PASSWORDS, Login, make_source_of_both_ways, make_target_of_both_ways
 from pooler import LINE, Pooler, find
 
 pytestmark = pytest.mark.skipif(find() is None, reason="pgbouncer is not installed (Debian's package of that name)")
@@ -34,8 +34,7 @@ kill -9 $PPID
 @pytest.fixture(scope="module")
 def source() -> t.Iterator[lab.Server]:
     """A source that may also be a target."""
-    server = make_source()
-    server.execute("GRANT SET ON PARAMETER session_replication_role TO migrator")
+    server = make_source_of_both_ways()
     yield server
     server.drop()
 
@@ -43,8 +42,7 @@ def source() -> t.Iterator[lab.Server]:
 @pytest.fixture(scope="module")
 def target(source: lab.Server) -> t.Iterator[lab.Server]:
     """A target that may also be a source, on which the application's login is known."""
-    server = make_target(settings=lab.LOGICAL)
-    server.execute("ALTER ROLE admin REPLICATION; GRANT pg_signal_backend TO admin")
+    server = make_target_of_both_ways()
     server.create_role(OWNER, PASSWORDS[source.port])
     yield server
     server.drop()

@@ -35,7 +35,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.validate.r
 from ansible_collections.pgops.migration.plugins.modules import pg_cutover
 from cutoverlab import held, prepare_hold
 from host import Host, end_services, run_whole
-from pair import OWNER, Login, describe, make_source, make_target
+from pair import OWNER, Login, describe, make_source_of_both_ways, make_target_of_both_ways
 from plays import Playbooks
 
 DDL = """
@@ -50,8 +50,7 @@ CREATE MATERIALIZED VIEW public.total AS SELECT sum(amount) AS amount FROM publi
 @pytest.fixture(scope="module")
 def source() -> t.Iterator[lab.Server]:
     """A source that may also be a target."""
-    server = make_source()
-    server.execute("GRANT SET ON PARAMETER session_replication_role TO migrator")
+    server = make_source_of_both_ways()
     yield server
     server.drop()
 
@@ -59,8 +58,7 @@ def source() -> t.Iterator[lab.Server]:
 @pytest.fixture(scope="module")
 def target() -> t.Iterator[lab.Server]:
     """A target that may also be a source, with the application's login."""
-    server = make_target(settings=lab.LOGICAL)
-    server.execute("ALTER ROLE admin REPLICATION; GRANT pg_signal_backend TO admin")
+    server = make_target_of_both_ways()
     yield server
     server.drop()
 

@@ -16,7 +16,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._ansible.module im
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import ServiceError
 from ansible_collections.pgops.migration.plugins.modules import pg_cutover
 from host import Host, run_whole
-from pair import OWNER, Login, describe, make_source, make_target
+from pair import OWNER, Login, describe, make_source_of_both_ways, make_target_of_both_ways
 from plays import Playbooks
 
 LIMIT = 40_000_000
@@ -27,8 +27,7 @@ Ask = t.Callable[..., dict[str, t.Any]]
 @pytest.fixture(scope="module")
 def source() -> t.Iterator[lab.Server]:
     """A source that may also be a target."""
-    server = make_source()
-    server.execute("GRANT SET ON PARAMETER session_replication_role TO migrator")
+    server = make_source_of_both_ways()
     yield server
     server.drop()
 
@@ -36,8 +35,7 @@ def source() -> t.Iterator[lab.Server]:
 @pytest.fixture(scope="module")
 def target() -> t.Iterator[lab.Server]:
     """A target that may also be a source."""
-    server = make_target(settings=lab.LOGICAL)
-    server.execute("ALTER ROLE admin REPLICATION; GRANT pg_signal_backend TO admin")
+    server = make_target_of_both_ways()
     yield server
     server.drop()
 
