@@ -17,7 +17,7 @@ import psycopg
 import servers as lab
 import workload as writers
 from host import Host
-from pair import OWNER, PASSWORDS
+from pair import OWNER, PASSWORDS, Login
 
 VIEW = "public.held_view"
 TABLE = "public.held_table"
@@ -36,6 +36,14 @@ def state_of(source: lab.Server, database: str) -> t.Any:
         ).fetchone()
     # the order of its parts means nothing, and GRANT writes the default out
     return frozenset(str(acl[0] or "{=Tc/app,app=CTc/app}").strip("{}").split(",")), settings, locks
+
+
+def shop_writers(source: lab.Server, owner: Login, database: str, folder: Path, sessions: int, rate: float) -> writers.Workload:
+    """Writers of every kind, not yet at work, who read where they are to connect to in ``folder/dsn``: the source, until :func:`lead`."""
+    writers.point_at(folder / "dsn", source.dsn(database, owner.name, owner.password))
+    workload = writers.Workload(folder / "dsn", sessions, folder=folder / "notes", rate=rate)
+    workload.prepare()
+    return workload
 
 
 def lead(folder: Path, target: lab.Server, database: str) -> list[str]:

@@ -11,13 +11,12 @@ import threading
 from collections.abc import Iterator
 
 
-class Cutter(threading.Thread):
-    """Cuts each connection after a random number of bytes while ``cutting``; ``address`` is where new ones go."""
+class Proxy(threading.Thread):
+    """Listens at ``port`` and has :meth:`serve` look after each client; ``address`` is where new connections go."""
 
-    def __init__(self, host: str, port: int, seed: int, fewest: int, most: int) -> None:
+    def __init__(self, host: str, port: int) -> None:
         super().__init__(daemon=True)
-        self.address, self.random, self.cutting = (host, port), random.Random(seed), True
-        self.cuts, self.fewest, self.most = 0, fewest, most
+        self.address = (host, port)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.start()
@@ -28,17 +27,44 @@ class Cutter(threading.Thread):
                 client, dummy = self.socket.accept()
             except OSError:
                 return
-            try:
-                server = socket.create_connection(self.address)
-            except OSError:  # nobody is there at present
-                client.close()
-                continue
-            pair = [client, server]
-            left = [self.random.randrange(self.fewest, self.most)]
-            for a, b in ((client, server), (server, client)):
-                threading.Thread(target=self.relay, args=(a, b, pair, left), daemon=True).start()
+            self.serve(client)
 
-    def relay(self, a: socket.socket, b: socket.socket, pair: list[socket.socket], left: list[int]) -> None:
+    def serve(self, client: socket.socket) -> None:
+        raise NotImplementedError
+
+    def reach(self, client: socket.socket) -> socket.socket | None:
+        """The server's end; where nobody is there at present the client is shown out."""
+        try:
+            return socket.create_connection(self.address)
+        except OSError:
+            client.close()
+            return None
+
+
+def end(*sockets: socket.socket) -> None:
+    """Nothing comes and goes through them any more."""
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+class Cutter(Proxy):
+    """Cuts each connection after a random number of bytes while ``cutting``."""
+
+    def __init__(self, host: str, port: int, seed: int, fewest: int, most: int) -> None:
+        self.random, self.cutting = random.Random(seed), True
+        self.cuts, self.fewest, self.most = 0, fewest, most
+        super().__init__(host, port)
+
+    def serve(self, client: socket.socket) -> None:
+        server = self.reach(client)
+        if server is None:
+            return
+        left = [self.random.randrange(self.fewest, self.most)]
+        for a, b in ((client, server), (server, client)):
+            threading.Thread(target=self.relay, args=(a, b, left), daemon=True).start()
+
+    def relay(self, a: socket.socket, b: socket.socket, left: list[int]) -> None:
         with contextlib.suppress(OSError):
             while data := a.recv(4096):
                 left[0] -= len(data)
@@ -47,33 +73,25 @@ class Cutter(threading.Thread):
                     self.cuts += 1
                     break
                 b.sendall(data)
-        for end in pair:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        end(a, b)
 
 
-class Swallower(threading.Thread):
+class Swallower(Proxy):
     """Sends on all but the server's answer to ``statement`` (a simple query) on connections whose first message has ``mark`` in it, and
     cuts them there: the server has done it, and the client does not know. ``swallowed`` counts."""
 
     def __init__(self, host: str, port: int, statement: str, mark: str) -> None:
-        super().__init__(daemon=True)
-        self.address, self.statement, self.mark = (host, port), statement.encode() + b"\0", mark.encode()
+        self.statement, self.mark = statement.encode() + b"\0", mark.encode()
         self.swallowed = 0
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        self.start()
+        super().__init__(host, port)
 
-    def run(self) -> None:
-        while True:
-            try:
-                client, dummy = self.socket.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self.address)
-            asked = threading.Event()
-            threading.Thread(target=self.forth, args=(client, server, asked), daemon=True).start()
-            threading.Thread(target=self.back, args=(server, client, asked), daemon=True).start()
+    def serve(self, client: socket.socket) -> None:
+        server = self.reach(client)
+        if server is None:
+            return
+        asked = threading.Event()
+        threading.Thread(target=self.forth, args=(client, server, asked), daemon=True).start()
+        threading.Thread(target=self.back, args=(server, client, asked), daemon=True).start()
 
     def forth(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
         first = b""
@@ -83,7 +101,7 @@ class Swallower(threading.Thread):
                 if self.mark in first and data.endswith(self.statement):
                     asked.set()
                 server.sendall(data)
-        self.end(client, server)
+        end(client, server)
 
     def back(self, server: socket.socket, client: socket.socket, asked: threading.Event) -> None:
         with contextlib.suppress(OSError):
@@ -92,25 +110,17 @@ class Swallower(threading.Thread):
                     self.swallowed += 1
                     break
                 client.sendall(data)
-        self.end(client, server)
-
-    def end(self, *sockets: socket.socket) -> None:
-        for one in sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        end(client, server)
 
 
-class Silencer(threading.Thread):
+class Silencer(Proxy):
     """Passes on nothing in either direction while ``silent``, and cuts nothing: what was sent arrives when it is over, as after a partition
     of the network that ends before anybody has given up. A new connection is taken by the kernel and answered by nobody."""
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(daemon=True)
-        self.address, self._speaking = (host, port), threading.Event()
+        self._speaking = threading.Event()
         self._speaking.set()
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        self.start()
+        super().__init__(host, port)
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
@@ -121,30 +131,21 @@ class Silencer(threading.Thread):
         finally:
             self._speaking.set()
 
-    def run(self) -> None:
-        while True:
-            try:
-                client, dummy = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.connect, args=(client,), daemon=True).start()
+    def serve(self, client: socket.socket) -> None:
+        threading.Thread(target=self.connect, args=(client,), daemon=True).start()
 
     def connect(self, client: socket.socket) -> None:
         self._speaking.wait()
-        try:
-            server = socket.create_connection(self.address)
-        except OSError:
-            client.close()
+        server = self.reach(client)
+        if server is None:
             return
         for a, b in ((client, server), (server, client)):
-            threading.Thread(target=self.relay, args=(a, b, (client, server)), daemon=True).start()
+            threading.Thread(target=self.relay, args=(a, b), daemon=True).start()
 
-    def relay(self, a: socket.socket, b: socket.socket, pair: tuple[socket.socket, ...]) -> None:
+    def relay(self, a: socket.socket, b: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := a.recv(1 << 16):
                 self._speaking.wait()
                 b.sendall(data)
         self._speaking.wait()
-        for end in pair:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        end(a, b)

@@ -22,6 +22,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.spec impor
 from changelab import PLUGINS, StreamLab, same
 from pair import Login
 from proxies import Cutter
+from waits import until
 
 DDL = """CREATE TABLE t (id int PRIMARY KEY, v int, x text); CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL;
 CREATE TABLE log (id bigserial PRIMARY KEY, t int)"""
@@ -245,11 +246,3 @@ def test_a_paused_spool_keeps_the_connection(prepared: t.Callable[..., t.Any], s
     finally:
         source.execute("ALTER SYSTEM RESET wal_sender_timeout")
         source.reload()
-
-
-def until(condition: t.Callable[[], bool], timeout: float = 60.0) -> None:
-    """Wait for ``condition``."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)

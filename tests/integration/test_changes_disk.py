@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 import typing as t
 from pathlib import Path
 
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import StreamError
 from changelab import PLUGINS, Start, same
+from waits import until
 
 ROWS = "INSERT INTO t SELECT g, repeat(md5(g::text), 30) FROM generate_series({}, {}) g"
 """About a kilobyte each."""
@@ -27,13 +27,6 @@ def small_disk(tmp_path: Path) -> t.Iterator[Path]:
         pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def until(found: t.Callable[[], t.Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

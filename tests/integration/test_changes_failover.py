@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import threading
-import time
-import typing as t
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.spec impor
 from changelab import StreamLab
 from pair import OWNER, PASSWORDS, describe, make_standby, make_target
 from proxies import Cutter
+from waits import until
 
 SETTINGS = {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
 TABLE = "CREATE TABLE t (id serial PRIMARY KEY, v text)"
@@ -24,13 +23,6 @@ def caught_up(primary: lab.Server) -> bool:
     """Has the standby nearly all that the primary has written?"""
     lag = "SELECT bool_and(pg_current_wal_lsn() - replay_lsn < 100000) FROM pg_stat_replication"
     return primary.execute(lag)[0][0] is True
-
-
-def until(found: t.Callable[[], t.Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("behind", [False, True])

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import typing as t
 
 import psycopg
@@ -67,6 +65,13 @@ def lose_slots(source: lab.Server) -> None:
                 source.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgm%'")
 
 
+def lose_state(host: Host, key: str) -> None:
+    """The runtime host forgets all that it knows, the service among it."""
+    host.kill(key)
+    (host.home / "catalogue.db").unlink()
+    shutil.rmtree(host.home / "migrations")
+
+
 CLEAN = {"slots": [], "publications": [], "sessions": [], "ledger": None, "role": []}
 
 
@@ -75,10 +80,7 @@ def test_lost_state(host, source, target, shop, spec_factory) -> None:
     spec = spec_factory("lost", [shop], changes={"plugin": "pgoutput"})
     host.manager.start(spec)
     host.until_waiting(spec.key)
-    os.kill(host.manager.status(spec.key)["service"]["pid"], signal.SIGKILL)
-    host.gone(spec.key)
-    (host.home / "catalogue.db").unlink()
-    shutil.rmtree(host.home / "migrations")
+    lose_state(host, spec.key)
     before = traces(source, target, shop)
     assert before != CLEAN
     seen = host.manager.cleanup(spec.source, spec.target, dry=True)
@@ -98,10 +100,7 @@ def test_cancel_of_a_forgotten_migration(host, source, target, shop, spec_factor
     spec = spec_factory("lost-too", [shop])
     host.manager.start(spec)
     host.until_waiting(spec.key)
-    os.kill(host.manager.status(spec.key)["service"]["pid"], signal.SIGKILL)
-    host.gone(spec.key)
-    (host.home / "catalogue.db").unlink()
-    shutil.rmtree(host.home / "migrations")
+    lose_state(host, spec.key)
     monkeypatch.setattr(MigrationModule, "manager", lambda self: host.manager)
     for changed in (True, False):
         with patch_module_args({**options, "state": "absent"}), pytest.raises(SystemExit):

@@ -19,7 +19,7 @@ import servers as lab
 import workload as writers
 from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.watchdog import FenceJournal
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.paths import MigrationPaths
-from cutoverlab import held, lead, prepare_hold, state_of
+from cutoverlab import held, lead, prepare_hold, shop_writers, state_of
 from host import Host
 from pair import make_target
 
@@ -66,9 +66,7 @@ def clock(tmp_path, host) -> t.Iterator[stepped.Clock]:
 @pytest.fixture
 def application(source, owner, source_database, tmp_path) -> t.Iterator[writers.Workload]:
     """Writers of every kind on the source; the release hook leads them to the target."""
-    writers.point_at(tmp_path / "dsn", source.dsn(source_database, owner.name, owner.password))
-    workload = writers.Workload(tmp_path / "dsn", 2, folder=tmp_path / "notes", rate=8)
-    workload.prepare()
+    workload = shop_writers(source, owner, source_database, tmp_path, 2, 8)
     prepare_hold(source, source_database)
     yield workload
     workload.stop()

@@ -28,7 +28,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.
     write_json,
 )
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
-from cutoverlab import Hook, held, lead, prepare_hold, state_of, stuck
+from cutoverlab import Hook, held, lead, prepare_hold, shop_writers, state_of, stuck
 from host import Host
 from pair import describe, make_source, make_target
 from plays import Playbooks
@@ -95,9 +95,7 @@ def target() -> t.Iterator[lab.Server]:
 @pytest.fixture
 def application(source, owner, source_database, tmp_path) -> t.Iterator[writers.Workload]:
     """Writers of every kind on the source; the release hook leads them to the target."""
-    writers.point_at(tmp_path / "dsn", source.dsn(source_database, owner.name, owner.password))
-    workload = writers.Workload(tmp_path / "dsn", 4, folder=tmp_path / "notes", rate=20)
-    workload.prepare()
+    workload = shop_writers(source, owner, source_database, tmp_path, 4, 20)
     prepare_hold(source, source_database)
     yield workload
     workload.stop()

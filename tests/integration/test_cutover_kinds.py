@@ -16,7 +16,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.fe
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CutoverAborted, SpecificationError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres.selection import Selection
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
-from cutoverlab import lead, state_of
+from cutoverlab import lead, shop_writers, state_of
 from pair import make_target
 from rows import differences
 
@@ -32,10 +32,7 @@ def target() -> t.Iterator[lab.Server]:
 @pytest.fixture
 def application(source, owner, source_database, tmp_path) -> t.Iterator[writers.Workload]:
     """Writers of every kind on the source; the release hook leads them to the target."""
-    dsn_file = tmp_path / "dsn"
-    writers.point_at(dsn_file, source.dsn(source_database, owner.name, owner.password))
-    workload = writers.Workload(dsn_file, 4, folder=tmp_path / "notes", rate=20)
-    workload.prepare()
+    workload = shop_writers(source, owner, source_database, tmp_path, 4, 20)
     yield workload
     workload.stop()
 

@@ -13,11 +13,12 @@ import pytest
 import servers as lab
 import workload as writers
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
-from cutoverlab import held, lead, prepare_hold, state_of
+from cutoverlab import held, lead, prepare_hold, shop_writers, state_of
 from host import Host
 from pair import describe, make_target
 from proxies import Silencer
 from rows import differences
+from waits import until
 
 MAX_PAUSE = 4.0
 SILENCE = 2.5
@@ -40,14 +41,6 @@ def lines(source: lab.Server, target: lab.Server) -> t.Iterator[tuple[Silencer, 
         one.socket.close()
 
 
-def until(reached: t.Callable[[], t.Any], what: str, seconds: float = 90.0) -> None:
-    """Look until it is so."""
-    limit = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < limit, what
-        time.sleep(0.1)
-
-
 @pytest.mark.skipif(
     not os.environ.get("PG_MIGRATION_PARTITION"), reason="PG_MIGRATION_PARTITION=1 asks for it; it needs a machine with time"
 )
@@ -57,9 +50,7 @@ def test_silence(lines, host: Host, source, target, owner, source_database, tmp_
     with source.connect(source_database, owner.name, owner.password) as conn:
         conn.execute("CREATE TABLE big AS SELECT g AS id, repeat('x', 200) AS text FROM generate_series(1, 40000) g")
         conn.execute("ALTER TABLE big ADD PRIMARY KEY (id)")
-    writers.point_at(tmp_path / "dsn", source.dsn(source_database, owner.name, owner.password))
-    application = writers.Workload(tmp_path / "dsn", 2, folder=tmp_path / "notes", rate=20)
-    application.prepare()
+    application = shop_writers(source, owner, source_database, tmp_path, 2, 20)
     prepare_hold(source, source_database)
     before = state_of(source, source_database)
     ends = {side: {"port": line.port, "connect_timeout": 3} for side, line in zip(("source", "target"), lines, strict=True)}
@@ -74,7 +65,7 @@ def test_silence(lines, host: Host, source, target, owner, source_database, tmp_
         def progress() -> dict[str, t.Any]:
             return (host.manager.status(key) or {})["progress"].get(source_database, {})
 
-        until(lambda: progress().get("bytes_moved", 0) > 0, "the copy has begun")
+        until(lambda: progress().get("bytes_moved", 0) > 0, "the copy has begun", 90)
         with lines[0].silent(), lines[1].silent():
             time.sleep(SILENCE)
         host.until_waiting(key)
@@ -84,7 +75,7 @@ def test_silence(lines, host: Host, source, target, owner, source_database, tmp_
             application.wait_acknowledged(written + 20, 60, port=source.port)
             time.sleep(SILENCE)
         received = source.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")[0][0]
-        until(lambda: progress().get("received_lsn", 0) >= received, "the stream has caught up")
+        until(lambda: progress().get("received_lsn", 0) >= received, "the stream has caught up", 90)
         assert (host.manager.status(key) or {})["error"] is None
 
         def ask(of: str) -> None:
@@ -92,7 +83,7 @@ def test_silence(lines, host: Host, source, target, owner, source_database, tmp_
 
         with held(host, key, target, source_database, "fence", ask), lines[0].silent(), lines[1].silent():
             time.sleep(MAX_PAUSE + SILENCE)
-        until(lambda: state_of(source, source_database) == before, "the source is as it was")
+        until(lambda: state_of(source, source_database) == before, "the source is as it was", 90)
         host.until(key, lambda status: status["cutover"], "what became of the cutover")
         status = host.until_waiting(key)
         assert status["cutover"]["given_back"]["code"].startswith("PGM5"), status["cutover"]

@@ -18,6 +18,7 @@ import servers as lab
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import CopyError
 from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot.target import prepare_target
 from copylab import Held, assert_equal, chunked, copy, fill, ledger, rows
+from waits import until
 
 HOST = "import sys; sys.path.insert(0, sys.argv[1]); from ansible_collections.pgops.migration.plugins.module_utils._engine.cli import main"
 
@@ -32,15 +33,6 @@ def running(name: str) -> list[int]:
     """Process ids of those with ``name``."""
     found = subprocess.run(["pgrep", "-f", f"relay --home / --migration {name}"], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split()]
-
-
-def until(reached: t.Callable[[], t.Any], what: str, seconds: float = 60.0) -> t.Any:
-    """Look until it is so."""
-    limit = time.monotonic() + seconds
-    while not (found := reached()):
-        assert time.monotonic() < limit, what
-        time.sleep(0.02)
-    return found
 
 
 def test_two_processes(source: lab.Server, target: lab.Server, source_database, spec_factory, members, tmp_path: Path, owner) -> None:
