@@ -25,7 +25,12 @@ CORRELATED = """
     CREATE TABLE large (id int PRIMARY KEY, a int, b int, filler text);
     CREATE TABLE parted (a int, b int) PARTITION BY RANGE (a);
     CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (50);
-    CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (50) TO (100);
+    CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (50) TO (100) PARTITION BY RANGE (b);
+    CREATE TABLE parted_3 PARTITION OF parted_2 FOR VALUES FROM (0) TO (100);
+    CREATE TABLE mother (a int);
+    CREATE TABLE child () INHERITS (mother);
+    INSERT INTO mother SELECT i % 7 FROM generate_series(1, 500) i;
+    INSERT INTO child SELECT i % 7 FROM generate_series(1, 500) i;
     INSERT INTO small SELECT i, i % 100, i % 100 FROM generate_series(1, 1000) i;
     INSERT INTO large SELECT i, i % 100, i % 100, repeat('x', 200) FROM generate_series(1, 50000) i;
     INSERT INTO parted SELECT i % 100, i % 100 FROM generate_series(1, 5000) i;
@@ -58,9 +63,18 @@ def test_statistics_of_every_kind_are_made(
     made = "SELECT s.stxname::text FROM pg_statistic_ext s JOIN pg_statistic_ext_data d ON d.stxoid = s.oid ORDER BY 1"
     assert target.execute(made, source_database) == source.execute(made, source_database)
     plain = "SELECT DISTINCT tablename::text, inherited FROM pg_stats WHERE schemaname = 'public' ORDER BY 1, 2"
-    assert set(target.execute(plain, source_database)) >= {("seen", False), ("keyed", False), ("large", False), ("parted", True)}
-    assert target.execute("SELECT relname FROM pg_stat_user_tables WHERE last_analyze IS NULL AND relname <> 'parted'"
-                          " AND schemaname = 'public' ORDER BY 1", source_database) == []  # fmt: skip
+    assert (
+        set(target.execute(plain, source_database))
+        >= set(source.execute(plain, source_database))
+        >= {
+            *(("seen", False), ("keyed", False), ("large", False)),
+            *(("parted", True), ("parted_2", True), ("mother", False), ("mother", True)),
+        }
+    )
+    leaves = "SELECT relname, analyze_count FROM pg_stat_user_tables WHERE relid IN (SELECT oid FROM pg_class WHERE relispartition)"
+    assert target.execute(f"{leaves} AND relname <> 'parted_2' ORDER BY 1", source_database) == [("parted_1", 1), ("parted_3", 1)]
+    never = "SELECT relname FROM pg_stat_user_tables WHERE last_analyze IS NULL AND schemaname = 'public'"
+    assert target.execute(f"{never} AND relname NOT IN ('parted', 'parted_2')", source_database) == []
     assert_equal(source, target, source_database)
 
 

@@ -173,8 +173,8 @@ class BaseCopy:
         empty = sorted(table.label for table in tables if self._stays_empty(table))
         if empty:
             self._progress.note(leftout.UNLOGGED.say(tables=", ".join(empty)))
-        alone, trees = finish.analyzed_alone(source, tables)
-        builder = IndexBuilder(spec, database, indexes, alone, control, self._progress, self._stop)
+        parents = finish.read_parents(source, tables)
+        builder = IndexBuilder(spec, database, indexes, control, self._progress, self._stop)
         open_.callback(builder.pool.close)
 
         self._progress.set(step="copy")
@@ -191,7 +191,8 @@ class BaseCopy:
         made_here = covered(indexes) | {(PG_CONSTRAINT, key.oid) for key in keys}
         schema.apply_post_data(made_here, lambda: add_foreign_keys(control, pool, keys))
         self._progress.set(step="finish")
-        self._finish(control, pool, schema, trees, matviews)
+        finish.analyze_parents(control, pool, parents, tables)
+        self._finish(control, pool, schema, matviews)
         account.close(Ledger(control).chunks())
         self._progress.set(step="done")
         return copied
@@ -405,11 +406,9 @@ class BaseCopy:
         control: psycopg.Connection[t.Any],
         pool: TargetPool,
         schema: SchemaCopy | PresentSchema,
-        trees: t.Sequence[str],
         matviews: t.Collection[str],
     ) -> None:
         selection = Selection.of(self._spec.copy)
-        finish.analyze(pool, trees)
         try:
             finish.refresh_matviews(control, matviews)
         except psycopg.Error as exc:

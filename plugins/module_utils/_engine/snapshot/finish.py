@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMAS, Table
@@ -78,29 +79,58 @@ def _refresh(conn: psycopg.Connection[t.Any], name: str) -> None:
             conn.execute("SET search_path = pg_catalog")
 
 
-def analyzed_alone(conn: psycopg.Connection[t.Any], tables: t.Sequence[Table]) -> tuple[set[int], list[str]]:
-    """Which tables get their statistics one by one, and which partitioned ones with all that is below them.
-
-    ANALYZE of a partitioned table reads its partitions too (until version 18), so they are not read a second time. It is done where
-    the source has such statistics; autovacuum does not make them.
-
-    :return: OIDs of the ones, qualified names of the others.
-    """
-    parent = dict(conn.execute("SELECT inhrelid::bigint, inhparent::bigint FROM pg_inherits").fetchall())
+def read_parents(conn: psycopg.Connection[t.Any], tables: t.Sequence[Table]) -> list[Table]:
+    """Those of ``tables`` for which the source has statistics over all that is below them: autovacuum does not make such."""
     known = {(row[0], row[1]) for row in conn.execute("SELECT DISTINCT schemaname::text, tablename::text FROM pg_stats WHERE inherited")}
-    roots = {x.oid: x.qualified for x in tables if x.kind == "p" and not x.is_partition and (x.schema, x.name) in known}
+    return [table for table in tables if (table.schema, table.name) in known]
 
-    def below_a_root(table: Table) -> bool:
-        oid = table.oid
-        while table.is_partition and oid in parent:
-            oid = parent[oid]
-        return oid in roots
 
-    return {table.oid for table in tables if table.kind == "r" and not below_a_root(table)}, list(roots.values())
+def analyze_parents(control: psycopg.Connection[t.Any], pool: TargetPool, parents: t.Sequence[Table], tables: t.Sequence[Table]) -> None:
+    """Statistics over all partitions or children of each of ``parents``; waits for the end.
+
+    The partitions have their own by now, which ANALYZE of a partitioned table would make again, one after the other: version 18 can be
+    told not to, and from 12 on those that somebody else has locked may be skipped, so ``control`` locks them (manual, ANALYZE).
+    """
+    version = control.info.server_version
+    if version >= 180000:
+        _analyze(pool, parents, "ANALYZE ONLY")
+    elif version >= 120000:
+        leaves = [table.qualified for table in tables if table.kind == "r" and table.is_partition]
+        with _locked(control, leaves if any(parent.kind == "p" for parent in parents) else []):
+            _analyze(pool, parents, "ANALYZE (SKIP_LOCKED)")
+    else:
+        _analyze(pool, [parent for parent in parents if not parent.is_partition], "ANALYZE")
+
+
+@contextlib.contextmanager
+def _locked(control: psycopg.Connection[t.Any], names: t.Sequence[str]) -> t.Iterator[None]:
+    """A lock on all of ``names`` that keeps only other ANALYZE, VACUUM and DDL away. Without it the work is more and the result the same,
+    so where the server refuses (it has no room for so many, somebody else holds one) it is done without."""
+    with control.transaction():
+        if names:
+            answers = psycopg.errors.OutOfMemory, psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege
+            with contextlib.suppress(*answers), control.transaction():
+                control.execute(f"LOCK TABLE ONLY {', ONLY '.join(names)} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+        yield
+
+
+def _analyze(pool: TargetPool, tables: t.Sequence[Table], command: str) -> None:
+    for table in tables:
+        pool.submit(table.bytes, f"analyze {table.label}", _statement(f"{command} {table.qualified}"))
+    pool.drain()
+
+
+def _statement(sql: str) -> t.Callable[[psycopg.Connection[t.Any]], None]:
+    """The task that runs it."""
+
+    def run(conn: psycopg.Connection[t.Any]) -> None:
+        conn.execute(sql.encode())
+
+    return run
 
 
 def analyze(pool: TargetPool, names: t.Sequence[str]) -> None:
-    """ANALYZE the tables ``names`` (qualified), each in a task of its own; waits for the end."""
+    """ANALYZE the relations ``names`` (qualified), each in a task of its own; waits for the end."""
     for name in names:
         pool.submit(1, f"analyze {name}", analysis([name]))
     pool.drain()

@@ -187,8 +187,6 @@ class IndexBuilder:
 
     Small tables are served in groups, one message and one transaction for each: with thousands of tables round trips and commits cost
     more than the work. A large table's indexes are tasks of their own, so that several are built at once.
-
-    :param analyze: OIDs (of the source) of the tables that get their statistics here and not through a parent.
     """
 
     def __init__(
@@ -196,13 +194,11 @@ class IndexBuilder:
         spec: MigrationSpec,
         database: str,
         indexes: t.Sequence[Index],
-        analyze: t.Collection[int],
         control: psycopg.Connection[t.Any],
         progress: Progress,
         stop: threading.Event,
     ) -> None:
         self._progress = progress
-        self._analyze = analyze
         self._by_table: dict[int, list[Index]] = {}
         for index in indexes:
             self._by_table.setdefault(index.table_oid, []).append(index)
@@ -217,7 +213,7 @@ class IndexBuilder:
 
     def table_complete(self, table: Table) -> None:
         """``table`` has all its rows: build its indexes, then ANALYZE it."""
-        job = _Job(table, tuple(self._by_table.pop(table.oid, ())), table.oid in self._analyze)
+        job = _Job(table, tuple(self._by_table.pop(table.oid, ())))
         built = [i for i in job.indexes if self._is_built(i)]
         self._work.found(built)
         self._work.ready(i for i in job.indexes if i not in built)
@@ -254,7 +250,7 @@ class IndexBuilder:
             for job in jobs:
                 statements += [s for i in job.indexes if not i.whole for s in self._creation(i)]
                 statements += _attachments(job.indexes, have)
-            statements += analyze_statements(conn, [job.table.qualified for job in jobs if job.analyze])
+            statements += analyze_statements(conn, [job.table.qualified for job in jobs])
             if statements:
                 fresh = [i for job in jobs for i in job.indexes if not self._is_built(i)]
                 self._work.build(fresh, lambda: conn.execute("; ".join(statements).encode()))
@@ -293,10 +289,9 @@ class IndexBuilder:
                     whole = [i for i in job.indexes if i.whole and not self._is_built(i)]
                     self._work.build(whole, lambda: conn.execute("; ".join(statements).encode()))
             self._progress.add(indexes_done=len(job.indexes))
-            if job.analyze:
-                quick = analyze_statements(conn, [job.table.qualified])
-                conn.execute("; ".join(["SET default_statistics_target = 1", *quick, "RESET default_statistics_target"]).encode())
-                self.pool.submit(0, f"analyze {job.table.label}", analysis([job.table.qualified]))
+            quick = analyze_statements(conn, [job.table.qualified])
+            conn.execute("; ".join(["SET default_statistics_target = 1", *quick, "RESET default_statistics_target"]).encode())
+            self.pool.submit(0, f"analyze {job.table.label}", analysis([job.table.qualified]))
 
         return finish
 
@@ -307,7 +302,6 @@ class _Job:
 
     table: Table
     indexes: tuple[Index, ...]
-    analyze: bool
 
 
 def _constraints(conn: psycopg.Connection[t.Any], relations: t.Sequence[str]) -> set[tuple[str, str, str]]:
