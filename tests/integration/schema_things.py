@@ -273,6 +273,10 @@ OBJECTS = [
         *("DROP TYPE s.span; CREATE TYPE s.span AS RANGE (SUBTYPE = int, SUBTYPE_DIFF = int4range_subdiff)", "range", "s.span"),
     ),
     _one(
+        "CREATE TYPE s.width AS RANGE (SUBTYPE = int)",
+        *("DROP TYPE s.width; CREATE TYPE s.width AS RANGE (SUBTYPE = int, MULTIRANGE_TYPE_NAME = s.widths)", "range", "s.width", 10, 14),
+    ),
+    _one(
         "CREATE TYPE s.raw; CREATE FUNCTION s.raw_in(cstring) RETURNS s.raw LANGUAGE internal IMMUTABLE STRICT AS 'int4in';"
         "CREATE FUNCTION s.raw_out(s.raw) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'int4out';"
         "CREATE TYPE s.raw (INPUT = s.raw_in, OUTPUT = s.raw_out, INTERNALLENGTH = 4, PASSEDBYVALUE, ALIGNMENT = int4)",
@@ -450,6 +454,7 @@ RIGHTS = [
         "ALTER DEFAULT PRIVILEGES FOR ROLE {role} IN SCHEMA s REVOKE UPDATE ON TABLES FROM {other}",
         *("default privileges", "of {role} on tables in s for {other}"),
     ),
+    _one("GRANT CREATE ON SCHEMA public TO {role}", "REVOKE CREATE ON SCHEMA public FROM {role}", "privileges", "schema public for {role}"),
     Thing(
         "ALTER DEFAULT PRIVILEGES FOR ROLE {other} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
         "ALTER DEFAULT PRIVILEGES FOR ROLE {other} GRANT EXECUTE ON FUNCTIONS TO PUBLIC",

@@ -21,7 +21,7 @@ def object_queries(scope: Scope) -> list[str]:
         """SELECT 'extension', format('%I', e.extname), CASE WHEN n.nspname ~ '^pg_' THEN '' ELSE 'in ' || quote_ident(n.nspname) END
              FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace""",
         *_functions(scope),
-        *_types(),
+        *_types(scope),
         *(_identified(catalog, definition) for catalog, definition in _definitions(scope).items()),
         _transforms(),
         *_foreign(scope),
@@ -65,7 +65,8 @@ def _functions(scope: Scope) -> t.Iterator[str]:
         yield f"SELECT 'function definition', {name}, md5(pg_get_function_sqlbody(p.oid)) {source} AND p.prosqlbody IS NOT NULL"
 
 
-def _types() -> list[str]:
+def _types(scope: Scope) -> list[str]:
+    multirange = "coalesce(' multirange ' || format_type(nullif(g.rngmultitypid, 0), NULL), '')" if scope.oldest >= 140000 else "''"
     name, source = "format('%I.%I', n.nspname, ty.typname)", "pg_type ty JOIN pg_namespace n ON n.oid = ty.typnamespace"
     ours = f"{USER_SCHEMAS} AND {of_catalog('pg_type', 'ty.oid')}"
     return [
@@ -81,7 +82,7 @@ def _types() -> list[str]:
               FROM {source} JOIN pg_type b ON b.oid = ty.typbasetype WHERE ty.typtype = 'd' AND {ours}""",
         f"""SELECT 'range', {name}, format_type(g.rngsubtype, NULL) || ' ' || (SELECT opcname FROM pg_opclass WHERE oid = g.rngsubopc)
                    || coalesce((SELECT ' collate ' || collname FROM pg_collation WHERE oid = g.rngcollation), '')
-                   || ' ' || g.rngcanonical::text || ' ' || g.rngsubdiff::text
+                   || ' ' || g.rngcanonical::text || ' ' || g.rngsubdiff::text || {multirange}
               FROM {source} JOIN pg_range g ON g.rngtypid = ty.oid WHERE {ours}""",
         f"""SELECT 'base type', {name}, concat_ws(' ', ty.typlen, ty.typbyval, ty.typalign, ty.typstorage, ty.typcategory,
                    ty.typispreferred,

@@ -12,18 +12,26 @@ import typing as t
 
 from ..postgres.catalog import USER_SCHEMAS
 from ..postgres.drivers import psycopg
+from ..postgres.identifiers import quote_literal
 from .scope import FIRST_OID, USERS, Scope, of_catalog
 
 
 class Owned(t.NamedTuple):
-    """A catalog of objects with an owner: its columns for owner and privileges (empty: none can be given), which of its rows are meant, and
-    the letter by which ``acldefault`` knows them."""
+    """A catalog of objects with an owner: its columns for owner and privileges (empty: none can be given), which of its rows are meant, the
+    letter by which ``acldefault`` knows them, and the one that came with the server and is meant all the same."""
 
     catalog: str
     owner: str
     acl: str = ""
     letter: str = ""
     which: str = "true"
+    builtin: str = ""
+
+    def meant(self) -> str:
+        """The condition for rows ``o`` that ``pg_identify_object`` shows as ``i``."""
+        kinds = "'e', 'i'" if self.catalog != "pg_class" else "'e'"
+        first = f"(o.oid >= {FIRST_OID} OR i.identity = {quote_literal(self.builtin)})"
+        return f"{first} AND {self.which} AND {USERS} AND {of_catalog(self.catalog, 'o.oid', kinds)}"
 
 
 OWNED = (
@@ -35,7 +43,7 @@ OWNED = (
         "(o.typtype IN ('e', 'd', 'r') OR o.typtype = 'b' AND NOT EXISTS (SELECT FROM pg_type y WHERE y.typarray = o.oid)"
         " OR o.typtype = 'c' AND EXISTS (SELECT FROM pg_class c WHERE c.oid = o.typrelid AND c.relkind = 'c'))",
     ),
-    Owned("pg_namespace", "nspowner", "nspacl", "n"),
+    Owned("pg_namespace", "nspowner", "nspacl", "n", builtin="public"),
     Owned("pg_language", "lanowner", "lanacl", "l"),
     Owned("pg_foreign_data_wrapper", "fdwowner", "fdwacl", "F"),
     Owned("pg_foreign_server", "srvowner", "srvacl", "S"),
@@ -82,8 +90,7 @@ def read_rights(conn: psycopg.Connection[t.Any], scope: Scope) -> Rights:
         if scope.version < SINCE.get(kind.catalog, 0):
             continue
         objects = f"{kind.catalog} o, pg_identify_object('{kind.catalog}'::regclass, o.oid, 0) i"
-        kinds = "'e', 'i'" if kind.catalog != "pg_class" else "'e'"
-        meant = f"o.oid >= {FIRST_OID} AND {kind.which} AND {USERS} AND {of_catalog(kind.catalog, 'o.oid', kinds)}"
+        meant = kind.meant()
         owned = conn.execute(f"SELECT {label}, pg_get_userbyid(o.{kind.owner})::text FROM {objects} WHERE {meant}")
         owners.update((row[0], row[1]) for row in owned)
         if kind.acl:
