@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""TCP proxies before a server: one cuts connections and leads new ones to where it is told, one swallows an answer, one falls silent."""
+"""TCP proxies before a server: one cuts connections and leads new ones to where it is told, one swallows an answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import contextlib
 import random
 import socket
 import threading
-from collections.abc import Iterator
 
 
 class Proxy(threading.Thread):
@@ -111,41 +110,3 @@ class Swallower(Proxy):
                     break
                 client.sendall(data)
         end(client, server)
-
-
-class Silencer(Proxy):
-    """Passes on nothing in either direction while ``silent``, and cuts nothing: what was sent arrives when it is over, as after a partition
-    of the network that ends before anybody has given up. A new connection is taken by the kernel and answered by nobody."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._speaking = threading.Event()
-        self._speaking.set()
-        super().__init__(host, port)
-
-    @contextlib.contextmanager
-    def silent(self) -> Iterator[None]:
-        """Nothing comes through inside the block."""
-        self._speaking.clear()
-        try:
-            yield
-        finally:
-            self._speaking.set()
-
-    def serve(self, client: socket.socket) -> None:
-        threading.Thread(target=self.connect, args=(client,), daemon=True).start()
-
-    def connect(self, client: socket.socket) -> None:
-        self._speaking.wait()
-        server = self.reach(client)
-        if server is None:
-            return
-        for a, b in ((client, server), (server, client)):
-            threading.Thread(target=self.relay, args=(a, b), daemon=True).start()
-
-    def relay(self, a: socket.socket, b: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := a.recv(1 << 16):
-                self._speaking.wait()
-                b.sendall(data)
-        self._speaking.wait()
-        end(a, b)

@@ -1,6 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""A slow link between this machine and a network namespace: delay, rate and loss, made in user space, because not every kernel has netem.
+"""A slow link between this machine and a network namespace: delay, rate, loss and silence, made in user space, because not every kernel
+has netem.
 
 Two TAP devices stand for the ends of a cable, one here and one in the namespace; a process of its own carries frames from one to the other,
 each when it is due. TCP on both ends is the kernel's, so windows, acknowledgements and losses are those of a real line. Needs root.
@@ -9,6 +10,8 @@ each when it is due. TCP on both ends is the kernel's, so windows, acknowledgeme
 from __future__ import annotations
 
 import collections
+import contextlib
+import ctypes
 import fcntl
 import json
 import mmap
@@ -20,11 +23,27 @@ import select
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import typing as t
+from pathlib import Path
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+CLONE_NEWNET = 0x40000000
+POSSIBLE = os.geteuid() == 0 and os.path.exists("/dev/net/tun")
+COUNTERS = struct.Struct("QQ")
+SILENT = COUNTERS.size
+"""Where in the shared memory the byte is that tells the carrier to carry nothing."""
+START = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import conftest
+from host import Host
+from pathlib import Path
+from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+Host(Path(sys.argv[2])).manager.start(MigrationSpec.from_dict(json.load(sys.stdin)))
+"""
 FRAMES = 64
 """Frames taken at one look, so that neither direction waits long for the other."""
 
@@ -53,7 +72,7 @@ class SlowLink:
         self.rate, self.delay, self.loss = rate, delay, loss
         self.name = f"pgm-far-{secrets.token_hex(3)}"
         self._devices = [f"pgml{secrets.token_hex(3)}{end}" for end in "nf"]
-        self._counters = mmap.mmap(-1, 16)
+        self._shared = mmap.mmap(-1, COUNTERS.size + 1)
         self._carrier: multiprocessing.process.BaseProcess | None = None
         self._listening: list[socket.socket] = []
         self.near = ""
@@ -71,7 +90,7 @@ class SlowLink:
         ip("-n", self.name, "link", "set", there, "up")
         ip("-n", self.name, "link", "set", "lo", "up")
         context = multiprocessing.get_context("fork")
-        self._carrier = context.Process(target=carry, args=(*ends, self.rate / 8, self.delay, self.loss, self._counters), daemon=True)
+        self._carrier = context.Process(target=carry, args=(*ends, self.rate / 8, self.delay, self.loss, self._shared), daemon=True)
         self._carrier.start()
         for end in ends:
             os.close(end)
@@ -87,8 +106,28 @@ class SlowLink:
 
     def carried(self) -> tuple[int, int]:
         """Bytes of frames that went to the namespace, and from it."""
-        there, back = struct.unpack("QQ", self._counters[:16])
+        there, back = COUNTERS.unpack_from(self._shared)
         return there, back
+
+    @contextlib.contextmanager
+    def silent(self) -> t.Iterator[None]:
+        """Inside the block every frame is lost, both ways, and nobody is told: a partition of the network."""
+        self._shared[SILENT] = 1
+        try:
+            yield
+        finally:
+            self._shared[SILENT] = 0
+
+    def start(self, home: Path, described: dict[str, t.Any]) -> None:
+        """Start the migration ``described`` on the runtime host in the folder ``home``, which is in the namespace."""
+        words = ["ip", "netns", "exec", self.name, sys.executable, "-c", START, str(Path(__file__).parent), str(home)]
+        subprocess.run(words, input=json.dumps(described), text=True, check=True, timeout=300)
+
+    def enter(self) -> None:
+        """Sockets that this thread opens from now on are in the namespace; there is no way back."""
+        with open(f"/run/netns/{self.name}", "rb") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"setns {self.name}")
 
     def lead(self, host: str, port: int) -> int:
         """A port of :attr:`near` that leads to a server that listens elsewhere on this machine."""
@@ -104,7 +143,7 @@ class SlowLink:
         return handle
 
 
-def carry(near: int, far: int, rate: float, delay: float, loss: float, counters: mmap.mmap) -> None:
+def carry(near: int, far: int, rate: float, delay: float, loss: float, shared: mmap.mmap) -> None:
     """Carry frames for ever. ``rate`` in bytes a second: a frame leaves when those before it have left, and arrives ``delay`` later. What
     would have to wait for longer than twice the delay and 20 ms is lost, as in a router's queue."""
     ends = (near, far)
@@ -122,7 +161,7 @@ def carry(near: int, far: int, rate: float, delay: float, loss: float, counters:
                     leaves = max(now, free[side]) + len(frame) / rate
                     if leaves - now < 2 * delay + 0.02:
                         free[side] = leaves
-                        if dice.random() < loss:
+                        if shared[SILENT] or dice.random() < loss:
                             continue
                         waiting[side].append((leaves + delay, frame))
             queue = waiting[side]
@@ -133,7 +172,7 @@ def carry(near: int, far: int, rate: float, delay: float, loss: float, counters:
                     os.write(ends[1 - side], frame)
                 except OSError:  # the device is down, or its queue is full: lost
                     continue
-        counters[:16] = struct.pack("QQ", *carried)
+        COUNTERS.pack_into(shared, 0, *carried)
 
 
 def _frames(handle: int) -> t.Iterator[bytes]:

@@ -4,10 +4,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 import typing as t
 from pathlib import Path
@@ -19,7 +15,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.spec impor
 from host import Host
 from pair import OWNER, PASSWORDS, describe, make_source, make_target
 from rows import differences
-from slowlink import SlowLink
+from slowlink import POSSIBLE, SlowLink
 
 DATABASE = "shop"
 RATE, DELAY, LOSS = 20e6, 0.15, 0.05
@@ -27,19 +23,7 @@ PAUSE, LATENCY = 0.2, 15
 """Seconds between two commits, and how late the target may be: such a line carries some 25 KB a second, and a commit on the target takes
 several round trips."""
 
-START = """
-import json, sys
-sys.path.insert(0, {tests!r})
-import conftest
-from host import Host
-from pathlib import Path
-from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
-Host(Path({home!r})).manager.start(MigrationSpec.from_dict(json.load(sys.stdin)))
-"""
-
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="a link in user space needs root and TAP devices"
-)
+pytestmark = pytest.mark.skipif(not POSSIBLE, reason="a link in user space needs root and TAP devices")
 
 
 @pytest.fixture
@@ -90,11 +74,9 @@ def test_migration_over_a_bad_line(ends: tuple[lab.Server, lab.Server], tmp_path
             reached[side]["connect_timeout"] = 60
         described = describe(source, target, "far", [DATABASE], cutover={"max_pause": 120, "max_latency": 2 * LATENCY}, **reached)
         spec = MigrationSpec.from_dict(described)
-        code = START.format(tests=str(Path(__file__).parents[1]), home=str(tmp_path))
-        words = ["ip", "netns", "exec", link.name, sys.executable, "-c", code]
         writer = Writer(source)
         try:
-            subprocess.run(words, input=json.dumps(described), text=True, check=True, timeout=300)
+            link.start(tmp_path, described)
             host.until(spec.key, near_enough, "a stream that has caught up", 600)
             assert writer.is_alive()
             host.cut_over(spec.key, 300)

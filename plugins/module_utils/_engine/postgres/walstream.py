@@ -29,8 +29,9 @@ BUFFER_BYTES = 1 << 20
 SPARE = 64
 """Bytes behind the buffer's content that can be read, so that a struct fits at its end."""
 
-KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""As :data:`.session.KEEPALIVES`."""
+PATIENCE_MS = 60_000
+"""Milliseconds after which a server that acknowledges nothing of what it was sent is gone. Keepalives (:data:`.session.KEEPALIVES`) find
+out about a silent line on which nothing is on its way; here feedback always is, and by itself Linux sends that again for 15 minutes."""
 
 NEAR = 0.0005
 """Round trip (seconds) below which a small window still lets more than 100 MB/s through."""
@@ -207,10 +208,8 @@ class _Intake(asyncio.BufferedProtocol):
 
 def _tune(peer: t.Any) -> None:
     """Find out when the server is gone; take a near server's messages in large portions."""
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE_OPTIONS:
-        if hasattr(socket, name):
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PATIENCE_MS)
     if hasattr(socket, "TCP_INFO"):
         info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size)
         if len(info) == _RTT.size and _RTT.unpack(info)[0] / 1e6 < NEAR:
