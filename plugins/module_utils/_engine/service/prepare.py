@@ -29,6 +29,7 @@ from ..snapshot.budget import shortage
 from ..snapshot.present import accept_present, leave_present, require_present
 from ..snapshot.tablespaces import require_tablespaces
 from ..snapshot.target import own_database, prepare_target, read_facts
+from ..source.blockers import when_unlocked
 from ..source.plugin import PluginChoice, choose_plugin, publish
 from ..source.publication import drop_publication
 from ..source.slot import drop_slot, slot_exists
@@ -131,9 +132,7 @@ def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDe
             undo.callback(_undo_source, spec, database, name)
             undo.callback(give_back_identities, spec.source, spec.target, database, work)
             bring_identities(spec, database, work)  # before the fingerprint, which would take it for DDL
-            with connect(spec.source, database, purpose="prepare") as conn:
-                Baseline(work / FILE).take(conn, again=True)
-                choice = publish(conn, choice, name, Selection.of(spec.copy))
+            choice = _publish(spec, database, choice, work, waiting)
             snapshot = desk.export(Order("slot", name, choice.plugin), waiting)
         else:
             snapshot = desk.export(Order("plain"))
@@ -147,6 +146,17 @@ def _first_time(spec: MigrationSpec, database: str, work: Path, desk: SnapshotDe
         write_json(work / MEMORY, {"slot": name, "choice": plugin, "consistent_point": format_lsn(snapshot.consistent_point)})
         undo.pop_all()
     return Prepared(name, choice, snapshot)
+
+
+def _publish(spec: MigrationSpec, database: str, choice: PluginChoice, work: Path, waiting: Waiting) -> PluginChoice:
+    """Remember the definitions that the stream begins with, and have the tables published."""
+
+    def begin() -> PluginChoice:
+        Baseline(work / FILE).take(conn, again=True)
+        return publish(conn, choice, object_name(spec.key, database), Selection.of(spec.copy))
+
+    with connect(spec.source, database, purpose="prepare") as conn:
+        return when_unlocked(conn, f"publish the tables of {spec.source.label(database)}", begin, waiting)
 
 
 def _again(spec: MigrationSpec, database: str, memory: dict[str, t.Any], desk: SnapshotDesk, waiting: Waiting) -> Prepared:

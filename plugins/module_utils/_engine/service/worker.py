@@ -80,13 +80,13 @@ class Worker:
             self._desk.close()
 
     def _waiting(self, whom: str) -> None:
-        """The source makes no slot before those ``whom`` have ended.
+        """The source makes no slot, or no publication, before those ``whom`` have ended.
 
         :raises Stopped: we are to end."""
         if self._link.stop.is_set():
             raise Stopped
         if whom:
-            text = f"The source waits for {whom} before it makes the replication slot."
+            text = f"The source waits for {whom} before changes can be recorded."
             self._progress({"message": text} if self._waited else {"warnings": [text]})
             self._waited = True
 
