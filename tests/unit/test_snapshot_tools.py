@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import ConnectionFailed, CopyError
-from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import progress, tables, target, tools
+from ansible_collections.pgops.migration.plugins.module_utils._engine.postgres import session
+from ansible_collections.pgops.migration.plugins.module_utils._engine.snapshot import progress, target, tools
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import Endpoint
 
 
@@ -80,17 +81,17 @@ class Answer(Exception):
 
 @pytest.mark.parametrize("state", ["08006", "57P01", "57P03", "40P01", "53300", "55P03"])
 def test_passing_states_are_tried_again(state: str) -> None:
-    assert tables.passing(Answer(state))
+    assert session.passing(Answer(state))
 
 
 @pytest.mark.parametrize("state", ["42501", "23505", "22021", "53100", "XX000", "57014"])
 def test_lasting_states_are_not(state: str) -> None:
-    assert not tables.passing(Answer(state))
+    assert not session.passing(Answer(state))
 
 
 def test_connections_are_tried_again_but_not_passwords() -> None:
-    assert tables.passing(ConnectionFailed("x", details={"reason": "starting"})) and tables.passing(OSError())
-    assert not tables.passing(ConnectionFailed("x", details={"reason": "authentication"})) and not tables.passing(ValueError())
+    assert session.passing(ConnectionFailed("x", details={"reason": "starting"})) and session.passing(OSError())
+    assert not session.passing(ConnectionFailed("x", details={"reason": "authentication"})) and not session.passing(ValueError())
 
 
 def test_create_database_by_provider() -> None:

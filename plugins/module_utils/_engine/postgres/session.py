@@ -205,6 +205,21 @@ def lost(exc: psycopg.Error) -> bool:
     return isinstance(exc, psycopg.OperationalError) and (not state or state.startswith(("08", "57P")))
 
 
+PASSING = ("08", "57P", "40", "55P03", "53300", "53400")
+"""Start of SQLSTATEs that a later attempt may not meet again: connection, shutdown, serialization and deadlock, lock, too many."""
+
+
+def passing(exc: BaseException) -> bool:
+    """May what ended in ``exc``, of one driver or the other, succeed later?"""
+    if isinstance(exc, ConnectionFailed):
+        return exc.details.get("reason") in ("tcp", "starting", "too_many", "other")
+    state = getattr(exc, "sqlstate", None)
+    if state:
+        return str(state).startswith(PASSING)
+    broken = (psycopg.Error, OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    return isinstance(exc, broken)
+
+
 @contextlib.contextmanager
 def server_errors(
     doing: str, endpoint: Endpoint, dbname: str = "", *, kind: type[MigrationError] = MigrationError, code: str = "", hint: str = ""

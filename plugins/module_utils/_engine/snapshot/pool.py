@@ -12,7 +12,7 @@ import typing as t
 
 from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..postgres.drivers import psycopg
-from ..postgres.session import connect
+from ..postgres.session import connect, passing
 from ..spec import Endpoint
 from .tools import Stopped
 
@@ -133,7 +133,7 @@ class TargetPool:
                     with self._changed:
                         self._busy.pop(me, None)
             except (psycopg.Error, ConnectionFailed) as exc:
-                if attempt == ATTEMPTS or self._closed or self._stop.is_set() or not _passing(exc):
+                if attempt == ATTEMPTS or self._closed or self._stop.is_set() or not passing(exc):
                     raise self._failed_task(doing, exc) from exc
                 if conn is not None:
                     conn.close()
@@ -157,11 +157,3 @@ class TargetPool:
         return CopyError(
             f"Could not {doing} on {label}: {words} (SQLSTATE {state or 'none'}).", code="PGM3020", hint=hint, server=label, sqlstate=state
         )
-
-
-def _passing(exc: Exception) -> bool:
-    """May a later attempt succeed: connection, shutdown, deadlock, lock?"""
-    if isinstance(exc, ConnectionFailed):
-        return exc.details.get("reason") in ("tcp", "starting", "too_many", "other")
-    state = getattr(exc, "sqlstate", None)
-    return state is None or state.startswith(("08", "57P", "40", "55P03", "53300"))

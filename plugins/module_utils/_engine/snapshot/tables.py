@@ -13,6 +13,7 @@ import typing as t
 from ..errors import ConnectionFailed, CopyError, MigrationError
 from ..postgres.drivers import asyncpg
 from ..postgres.identifiers import SCHEMA
+from ..postgres.session import passing
 from .crew import Crew, Hand
 from .locks import LOCKED_SECONDS, stays_locked
 from .plan import PlannedTable, Unit
@@ -20,9 +21,6 @@ from .progress import Progress
 from .relay import Done, SnapshotGone
 from .tools import Stopped
 from .units import Units
-
-PASSING = ("08", "57P", "40", "55P03", "53300", "53400")
-"""Start of SQLSTATEs that a later attempt may not meet again: connection, shutdown, serialization and deadlock, lock, too many."""
 
 ATTEMPTS = 6
 WAIT = 0.5
@@ -35,16 +33,11 @@ BRIEF = 2.0
 STOP_POLL = 0.2
 
 
-def passing(exc: BaseException) -> bool:
-    """May what ended in ``exc`` succeed later?"""
-    if isinstance(exc, ConnectionFailed):
-        return exc.details.get("reason") in ("tcp", "starting", "too_many", "other")
-    state = getattr(exc, "sqlstate", None) or ""
-    if state == "23505" and getattr(exc, "schema_name", None) == SCHEMA:
-        return True  # our own mark: an attempt whose COMMIT was not answered came through while this one was at work
-    if state:
-        return str(state).startswith(PASSING)
-    return isinstance(exc, (OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError))
+def may_pass(exc: BaseException) -> bool:
+    """May what ended in ``exc`` succeed later? Our own mark that is there already is one of an attempt whose COMMIT was not answered: it
+    came through while this one was at work."""
+    ours = getattr(exc, "sqlstate", None) == "23505" and getattr(exc, "schema_name", None) == SCHEMA
+    return ours or passing(exc)
 
 
 class TableCopy:
@@ -139,7 +132,7 @@ class TableCopy:
                 await self._stand_back(relay, unit, exc)
                 return
             except Exception as exc:
-                if attempt == ATTEMPTS or not passing(exc):
+                if attempt == ATTEMPTS or not may_pass(exc):
                     raise self._failed(unit, exc) from exc
                 if isinstance(exc, MigrationError) or not getattr(exc, "sqlstate", None):
                     relay.close()
@@ -227,7 +220,7 @@ def failure(unit: Unit, exc: Exception) -> MigrationError:
     """What to raise for ``unit``: which tables, the server's words, the remedy."""
     if isinstance(exc, MigrationError):
         return exc
-    if passing(exc) and not str(getattr(exc, "sqlstate", None) or "").startswith(("40", "55")):
+    if may_pass(exc) and not str(getattr(exc, "sqlstate", None) or "").startswith(("40", "55")):
         hint = "What is copied stays; the copy goes on by itself when the server answers."
         return ConnectionFailed(f"Sessions of the base copy end again and again: {exc}", hint=hint, details={"reason": "lost"})
     labels = ", ".join(planned.table.label for planned, dummy in unit.parts[:5]) + (", ..." if len(unit.parts) > 5 else "")
