@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import typing as t
@@ -49,6 +50,14 @@ class Playbooks:
         """The same, but nobody waits for it: a process group of its own, which is to be killed."""
         with (self.folder / "play.log").open("ab") as log:
             return subprocess.Popen(**self._call(name, arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def kill(self, play: subprocess.Popen[bytes]) -> None:
+        """SIGKILL one that was begun, which has not ended, with the processes of its tasks, each of a session of its own: nobody would read
+        what they found."""
+        assert play.poll() is None, (self.folder / "play.log").read_text(encoding="utf-8")[-3000:]
+        os.killpg(play.pid, signal.SIGKILL)
+        play.wait()
+        subprocess.run(["pkill", "-KILL", "-f", str(self.inventory)], check=False)
 
     def _call(self, name: str, arguments: t.Sequence[str]) -> dict[str, t.Any]:
         """Command, environment and folder, as :mod:`subprocess` takes them."""

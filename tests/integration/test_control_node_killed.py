@@ -1,14 +1,11 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""SIGKILL of ansible-playbook, with all that it started in its session, at one point after the other of a migration: the service works on,
+"""SIGKILL of ansible-playbook, with all that it started, at one point after the other of a migration: the service works on,
 the next play takes it up."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 import typing as t
 from pathlib import Path
@@ -59,24 +56,11 @@ class Control:
             return {}
         return Manager(self.plays.home, supervisor="process").status("control") or {}
 
-    def begin(self, playbook: str) -> subprocess.Popen[bytes]:
-        """A playbook in a session of its own."""
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), f"pgops.migration.{playbook}", "-i", str(self.plays.inventory)]
-        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(self.plays.collections)}
-        with (self.plays.folder / "killed.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=self.plays.folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-    def kill(self, play: subprocess.Popen[bytes]) -> None:
-        """It has no time to say goodbye."""
-        assert play.poll() is None, (self.plays.folder / "killed.log").read_text(encoding="utf-8")[-3000:]
-        os.killpg(play.pid, signal.SIGKILL)
-        play.wait()
-
     def until(self, reached: t.Callable[[dict[str, t.Any]], t.Any], what: str, seconds: float = 240.0) -> dict[str, t.Any]:
         """Look until it is so."""
         limit = time.monotonic() + seconds
         while not ((status := self.status()) and reached(status)):
-            assert time.monotonic() < limit, f"{what}: {status} {(self.plays.folder / 'killed.log').read_text(encoding='utf-8')[-3000:]}"
+            assert time.monotonic() < limit, f"{what}: {status} {(self.plays.folder / 'play.log').read_text(encoding='utf-8')[-3000:]}"
             time.sleep(0.05)
         return status
 
@@ -94,18 +78,18 @@ def test_killed_at_one_point_after_the_other(plays: Playbooks, source: lab.Serve
     control, pids = Control(plays, source_database), set()
     for point in POINTS:
         if point != "cutover":
-            play = control.begin("migrate")
+            play = plays.begin("migrate")
             pids.add(control.until(control.at(point), point)["service"]["pid"])
-            control.kill(play)
+            plays.kill(play)
     last = plays.play("migrate", timeout=600).fine()
     assert "WaitingForCutoverTrigger" in last.text
     if pids:
         assert last.changed == 0 and pids == {control.status()["service"]["pid"]}
     source.execute("DELETE FROM big WHERE id % 2 = 0", source_database)
     if "cutover" in POINTS:
-        play = control.begin("cutover")
+        play = plays.begin("cutover")
         control.until(lambda status: status["cutover_phase"] or status["state"] == "Succeeded", "the cutover")
-        control.kill(play)
+        plays.kill(play)
         control.until(lambda status: status["state"] == "Succeeded", "Succeeded")
     again = plays.play("cutover", timeout=600).fine()
     assert (again.changed == 0) == ("cutover" in POINTS)

@@ -347,9 +347,7 @@ def as_playbook(one: Stage, victim: str, phase: str) -> bool:
     plays: list[subprocess.Popen[bytes]] = []
     with one.held(phase, request) as go_on:
         (play,) = plays
-        assert play.poll() is None, "it did not wait for the cutover"
-        os.killpg(play.pid, signal.SIGKILL)
-        play.wait()
+        one.plays.kill(play)
         go_on()
         assert one.until_over()
     return True
