@@ -91,15 +91,15 @@ def analyze_parents(control: psycopg.Connection[t.Any], pool: TargetPool, parent
     The partitions have their own by now, which ANALYZE of a partitioned table would make again, one after the other: version 18 can be
     told not to, and from 12 on those that somebody else has locked may be skipped, so ``control`` locks them (manual, ANALYZE).
     """
-    version = control.info.server_version
+    names, version = [parent.qualified for parent in parents], control.info.server_version
     if version >= 180000:
-        _analyze(pool, parents, "ANALYZE ONLY")
+        analyze(pool, names, "ANALYZE ONLY")
     elif version >= 120000:
         leaves = [table.qualified for table in tables if table.kind == "r" and table.is_partition]
         with _locked(control, leaves if any(parent.kind == "p" for parent in parents) else []):
-            _analyze(pool, parents, "ANALYZE (SKIP_LOCKED)")
+            analyze(pool, names, "ANALYZE (SKIP_LOCKED)")
     else:
-        _analyze(pool, [parent for parent in parents if not parent.is_partition], "ANALYZE")
+        analyze(pool, (parent.qualified for parent in parents if not parent.is_partition))
 
 
 @contextlib.contextmanager
@@ -114,23 +114,8 @@ def _locked(control: psycopg.Connection[t.Any], names: t.Sequence[str]) -> t.Ite
         yield
 
 
-def _analyze(pool: TargetPool, tables: t.Sequence[Table], command: str) -> None:
-    for table in tables:
-        pool.submit(table.bytes, f"analyze {table.label}", _statement(f"{command} {table.qualified}"))
-    pool.drain()
-
-
-def _statement(sql: str) -> t.Callable[[psycopg.Connection[t.Any]], None]:
-    """The task that runs it."""
-
-    def run(conn: psycopg.Connection[t.Any]) -> None:
-        conn.execute(sql.encode())
-
-    return run
-
-
-def analyze(pool: TargetPool, names: t.Sequence[str]) -> None:
-    """ANALYZE the relations ``names`` (qualified), each in a task of its own; waits for the end."""
+def analyze(pool: TargetPool, names: t.Iterable[str], command: str = "ANALYZE") -> None:
+    """ANALYZE the relations ``names`` (qualified) with ``command``, each in a task of its own; waits for the end."""
     for name in names:
-        pool.submit(1, f"analyze {name}", analysis([name]))
+        pool.submit(1, f"analyze {name}", analysis(name, command))
     pool.drain()

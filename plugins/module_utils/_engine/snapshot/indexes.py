@@ -291,7 +291,7 @@ class IndexBuilder:
             self._progress.add(indexes_done=len(job.indexes))
             quick = analyze_statements(conn, [job.table.qualified])
             conn.execute("; ".join(["SET default_statistics_target = 1", *quick, "RESET default_statistics_target"]).encode())
-            self.pool.submit(0, f"analyze {job.table.label}", analysis([job.table.qualified]))
+            self.pool.submit(0, f"analyze {job.table.label}", analysis(job.table.qualified))
 
         return finish
 
@@ -331,11 +331,10 @@ def analyze_statements(conn: psycopg.Connection[t.Any], names: t.Sequence[str]) 
     return ["ANALYZE " + ", ".join(names)]
 
 
-def analysis(names: t.Sequence[str]) -> t.Callable[[psycopg.Connection[t.Any]], None]:
-    """The task that makes the statistics of the tables ``names``."""
+def analysis(name: str, command: str = "ANALYZE") -> t.Callable[[psycopg.Connection[t.Any]], None]:
+    """The task that makes the statistics of the table ``name`` (qualified) with ``command``."""
 
     def run(conn: psycopg.Connection[t.Any]) -> None:
-        for statement in analyze_statements(conn, names):
-            conn.execute(statement.encode())
+        conn.execute(f"{command} {name}".encode())
 
     return run
