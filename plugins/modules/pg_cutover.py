@@ -234,6 +234,11 @@ def refuse_early(status: Status, asked: t.Collection[str]) -> None:
         )
 
 
+def completing(status: Status) -> bool:
+    """Is an attempt under way?"""
+    return (status["state"], status["substate"]) == ("InProgress", "CompletingMigration")
+
+
 def given_back(status: Status, began: str | None) -> bool:
     """Has this attempt been given back? An older one has another ``fenced_at`` and text."""
     return status["substate"] != "CompletingMigration" and token(status) not in (None, began)
@@ -326,7 +331,7 @@ def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> 
         tell(module, status, asked)
         fail_if_different(module, status)
         return
-    under_way = status["substate"] == "CompletingMigration" and status["state"] == "InProgress"
+    under_way = completing(status)
     if not under_way:
         fail_if_failed(module, status, asked)
         refuse_early(status, asked)
@@ -343,8 +348,9 @@ def cut_over(module: MigrationModule, manager: Manager, spec: MigrationSpec) -> 
         manager.request_cutover(spec.key, options(module))
 
     def over(seen: Status) -> bool:
-        another = under_way and seen["substate"] != "CompletingMigration"  # what we found under way was none of ours
-        return switched(seen, asked) or given_back(seen, began) or another
+        if completing(seen):  # a database may be done before the attempt is
+            return False
+        return switched(seen, asked) or given_back(seen, began) or under_way  # what we found under way was none of ours
 
     ended = watch(manager, spec.key, over, module.params["wait_timeout"], asked)
     tell(module, ended, asked)

@@ -85,8 +85,7 @@ def test_one_after_the_other(host: Host, source, target, applications, owner, sp
     foreseen = play(first.database, check=True)
     assert foreseen["changed"] and not foreseen["reached"] and foreseen["diff"]["after"]["on_target"] == [first.database]
     done = play(first.database, release=first.release)
-    assert done.get("changed") and done["reached"], done.get("msg", done)
-    host.until_waiting(key)
+    assert done.get("changed") and done["reached"] and done["state"] == "WaitingForUserAction", done.get("msg", done)
     assert list(done["lsn"]) == [first.database] and done["verification"]["equal"]
     first.until_on(target)
     second.until_on(source)
