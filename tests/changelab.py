@@ -229,7 +229,8 @@ def main(role: str, path: str) -> None:
     spec = MigrationSpec.from_dict(facts["spec"])
     choice = PluginChoice(**facts["choice"])
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *dummy: stop.set())
+    # in a thread: set() waits for ever for a lock that the thread in which it was interrupted holds
+    signal.signal(signal.SIGTERM, lambda *dummy: threading.Thread(target=stop.set).start())
     folder = Path(facts["folder"])
     lanes_module.TOGETHER = facts["together"]
     if role == "receive":

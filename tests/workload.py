@@ -416,16 +416,17 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--rate", type=float, default=25.0, help="transactions a second and session")
     arguments = parser.parse_args()
-    stop = threading.Event()
+    stop, asked = threading.Event(), list[int]()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *dummy: stop.set())
+        # not stop.set(): it waits for ever for a lock that the thread in which it was interrupted holds
+        signal.signal(number, lambda number, dummy: asked.append(number))
     writers = [Writer(n, arguments.dsn_file, arguments.folder, arguments.rate, stop) for n in range(1, arguments.sessions + 1)]
     for writer in writers:
         writer.start()
     parent = os.getppid()
-    while not stop.wait(0.2):
-        if os.getppid() != parent:
-            stop.set()
+    while not asked and os.getppid() == parent:
+        time.sleep(0.2)
+    stop.set()
     for writer in writers:
         writer.join(20)
     totals: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in ("acknowledged", "kinds", "errors")}
