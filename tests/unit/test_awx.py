@@ -1,9 +1,11 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The data files for AWX name playbooks and variables that exist, and a workflow that holds together. No AWX is asked."""
+"""The data files for AWX name playbooks and variables that exist, a workflow that holds together, and an image that can be described to the
+builder. No AWX is asked."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import typing as t
@@ -43,18 +45,15 @@ def test_templates_play_what_there_is() -> None:
 
 
 def test_the_workflow_holds_together() -> None:
-    """Every node leads to nodes that exist, every job to a template that is made, and nothing is cut over without an approval before it."""
-    nodes = {node["identifier"]: node for node in OBJECTS["awx_workflow"]["nodes"]}
+    """Every node leads to later ones, every job to a template that is made, and nothing is cut over without an approval before it."""
+    nodes = OBJECTS["awx_workflow"]["nodes"]
+    order = [node["identifier"] for node in nodes]
     names = {one["name"] for one in OBJECTS["awx_job_templates"]}
-    for node in nodes.values():
-        for following in (link["identifier"] for links in node.get("related", {}).values() for link in links):
-            assert following in nodes
-        job = node["unified_job_template"]
-        assert job["type"] == "workflow_approval" or job["name"] in names
-    leads = [
-        name for name, node in nodes.items() for link in node.get("related", {}).get("success_nodes", []) if link["identifier"] == "cutover"
-    ]
-    assert leads == ["approve"]
+    for place, node in enumerate(nodes):
+        assert {*node.get("success", []), *node.get("failure", [])} <= {*order[place + 1 :]}
+        assert (node.get("job_template") in names) != ("approval" in node)
+    leads = [node for node in nodes if "cutover" in node.get("success", [])]
+    assert [node["identifier"] for node in leads if "approval" in node] == ["approve"] and len(leads) == 1
 
 
 def test_passwords_are_secret() -> None:
@@ -97,7 +96,30 @@ def test_the_project_plays_the_collection(tmp_path: Path) -> None:
         assert (done.returncode == 0) == good, done.stderr
 
 
-def test_the_image_can_be_built() -> None:
+def test_the_builder_takes_the_image(tmp_path: Path) -> None:
+    """ansible-builder writes the folder out of which the image is built: the archive in it, installed by ansible-galaxy."""
+    image = AWX / "execution-environment.yml"
+    archive = yaml.safe_load(image.read_text(encoding="utf-8"))["additional_build_files"][0]["src"]
+    shutil.copy(image, tmp_path)
+    (tmp_path / archive).write_bytes(b"")
+    words = [
+        Path(sys.executable).with_name("ansible-builder"),
+        "create",
+        "-f",
+        image.name,
+        "-c",
+        "context",
+        "--output-filename",
+        "Dockerfile",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "context" / "_build" / "collection" / archive).exists()
+    steps = (tmp_path / "context" / "Dockerfile").read_text(encoding="utf-8")
+    assert steps.index(f"COPY _build/collection/{archive} /build/") < steps.index("ansible-galaxy collection install")
+
+
+def test_the_image_has_what_the_collection_needs() -> None:
     """A base image, ansible-core of the version that the collection needs, and the collection as it is built from this checkout."""
     image = yaml.safe_load((AWX / "execution-environment.yml").read_text(encoding="utf-8"))
     galaxy = yaml.safe_load((REPO / "galaxy.yml").read_text(encoding="utf-8"))

@@ -50,11 +50,11 @@ def test_states_are_spelled_as_the_service_does() -> None:
 @given(st.lists(POINTS, max_size=12))
 @settings(max_examples=200)
 def test_any_walk_stays_legal(tmp_path_factory: pytest.TempPathFactory, walk: list[tuple[State, Substate]]) -> None:
-    """Whatever moves are asked for, the record only ever takes legal ones, and terminal states are final (R84, R85)."""
+    """Whatever moves are asked for, the record only ever takes legal ones, ended ones are final (R84, R85), each change is one event."""
     catalogue = Catalogue(tmp_path_factory.mktemp("walk") / "c.db")
     one = spec()
     catalogue.create(one)
-    here = START
+    here, moves = START, list[str]()
     for point in walk:
         try:
             catalogue.move(one.key, *point)
@@ -63,11 +63,14 @@ def test_any_walk_stays_legal(tmp_path_factory: pytest.TempPathFactory, walk: li
         else:
             assert here == point or (here, point) in LEGAL
             assert here[0] not in TERMINAL or here == point
+            if here != point:
+                moves.append(f"{point[0].value} / {point[1].value}")
             here = point
         record = catalogue.get(one.key)
         assert record is not None
         assert (State(record["state"]), Substate(record["substate"])) == here
         assert (record["ended"] is None) == (here[0] in ACTIVE)
+        assert [event["text"] for event in record["events"]] == moves
 
 
 def test_every_state_can_be_reached() -> None:

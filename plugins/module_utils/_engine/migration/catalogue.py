@@ -100,13 +100,14 @@ class Catalogue:
             return [self._record(conn, row) for row in rows]
 
     def move(self, key: str, state: State, substate: Substate, error: dict[str, t.Any] | None = None) -> None:
-        """Go to another state; an illegal move is refused and changes nothing.
+        """Go to another state, which is an event; to stay in the same is none. An illegal move is refused and changes nothing.
 
         :raises IllegalTransition: see :func:`.states.check_move`.
         """
         with self._open() as conn:
             row = conn.execute("SELECT state, substate, facts FROM migration WHERE key = ?", [key]).fetchone()
-            check_move((State(row["state"]), Substate(row["substate"])), (state, substate))
+            before = State(row["state"]), Substate(row["substate"])
+            check_move(before, (state, substate))
             ended, facts = None, json.loads(row["facts"])
             if state not in ACTIVE:
                 ended = now()
@@ -115,8 +116,9 @@ class Catalogue:
                 "UPDATE migration SET state = ?, substate = ?, ended = ?, error = ?, facts = ? WHERE key = ?",
                 [state.value, substate.value, ended, json.dumps(error) if error else None, json.dumps(facts), key],
             )
-            text = f"{state.value} / {substate.value}" + (f": {error['message']}" if error else "")
-            self._event(conn, key, "error" if error else "info", text)
+            if error or before != (state, substate):
+                text = f"{state.value} / {substate.value}" + (f": {error['message']}" if error else "")
+                self._event(conn, key, "error" if error else "info", text)
 
     def update_spec(self, spec: MigrationSpec) -> None:
         """Keep the tuning of the newest run; the identity is the same."""
