@@ -9,7 +9,7 @@ import sqlite3
 
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine.errors import Conflict, IllegalTransition, SpecificationError
-from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.catalogue import Catalogue
+from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.catalogue import Catalogue, point
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.states import (
     ACTIVE,
     LEGAL,
@@ -54,18 +54,18 @@ def test_any_walk_stays_legal(tmp_path_factory: pytest.TempPathFactory, walk: li
     catalogue = Catalogue(tmp_path_factory.mktemp("walk") / "c.db")
     one = spec()
     catalogue.create(one)
-    here, moves = START, list[str]()
-    for point in walk:
+    here, moves = START, [point(*START)]
+    for there in walk:
         try:
-            catalogue.move(one.key, *point)
+            catalogue.move(one.key, *there)
         except IllegalTransition:
-            assert (here, point) not in LEGAL and here != point
+            assert (here, there) not in LEGAL and here != there
         else:
-            assert here == point or (here, point) in LEGAL
-            assert here[0] not in TERMINAL or here == point
-            if here != point:
-                moves.append(f"{point[0].value} / {point[1].value}")
-            here = point
+            assert here == there or (here, there) in LEGAL
+            assert here[0] not in TERMINAL or here == there
+            if here != there:
+                moves.append(point(*there))
+            here = there
         record = catalogue.get(one.key)
         assert record is not None
         assert (State(record["state"]), Substate(record["substate"])) == here

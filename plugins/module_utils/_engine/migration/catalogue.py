@@ -82,6 +82,7 @@ class Catalogue:
                 [spec.key, spec.name, target, spec.digest(), json.dumps(spec.public()), START[0].value, START[1].value, stamp, stamp]
                 + [json.dumps({**(facts or {}), MARKS: {"began": mark()}})],
             )
+            self._event(conn, spec.key, "info", point(*START))
 
     def get(self, key: str) -> dict[str, t.Any] | None:
         """The record ``key``, or None."""
@@ -117,8 +118,7 @@ class Catalogue:
                 [state.value, substate.value, ended, json.dumps(error) if error else None, json.dumps(facts), key],
             )
             if error or before != (state, substate):
-                text = f"{state.value} / {substate.value}" + (f": {error['message']}" if error else "")
-                self._event(conn, key, "error" if error else "info", text)
+                self._event(conn, key, "error" if error else "info", point(state, substate) + (f": {error['message']}" if error else ""))
 
     def update_spec(self, spec: MigrationSpec) -> None:
         """Keep the tuning of the newest run; the identity is the same."""
@@ -156,6 +156,11 @@ class Catalogue:
         events = conn.execute("SELECT time, level, text FROM event WHERE key = ? ORDER BY id DESC LIMIT 50", [record["key"]]).fetchall()
         record["events"] = [dict(e) for e in reversed(events)]
         return record
+
+
+def point(state: State, substate: Substate) -> str:
+    """Both, as events name them."""
+    return f"{state.value} / {substate.value}"
 
 
 def target_of(target: Endpoint) -> str:
