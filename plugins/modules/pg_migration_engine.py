@@ -34,7 +34,8 @@ extends_documentation_fragment:
 requirements:
   - Python >= 3.10
 seealso:
-  - ref: ansible_collections.pgops.migration.pg_migration_runtime_role
+  - plugin: pgops.migration.pg_migration_runtime
+    plugin_type: role
     description: The role that provisions a runtime host, this engine included.
 """
 
