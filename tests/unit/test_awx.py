@@ -11,6 +11,7 @@ import sys
 import typing as t
 from pathlib import Path
 
+import pytest
 import yaml
 
 REPO = Path(__file__).resolve().parents[2]
@@ -94,6 +95,17 @@ def test_the_project_plays_the_collection(tmp_path: Path) -> None:
             [*words, "-e", f"pg_migration_playbook={playbook}"], capture_output=True, text=True, check=False, cwd=tmp_path
         )
         assert (done.returncode == 0) == good, done.stderr
+
+
+@pytest.mark.parametrize("playbook", ["migrate", "provision_runtime"])
+def test_a_job_without_a_runtime_host_is_refused(playbook: str, tmp_path: Path) -> None:
+    """Before anything is made: what it would be made in ends with the job."""
+    (tmp_path / "inventory.yml").write_text("all: {}", encoding="utf-8")
+    words = [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.yml", f"pgops.migration.{playbook}"]
+    more = ["-e", "awx_job_id=7", "-e", f"pg_migration_home={tmp_path}/home"]
+    done = subprocess.run([*words, *more], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode != 0 and "names no runtime host" in done.stdout + done.stderr, done.stdout + done.stderr
+    assert not (tmp_path / "home").exists()
 
 
 def test_the_builder_takes_the_image(tmp_path: Path) -> None:
