@@ -89,6 +89,28 @@ def test_a_proof_that_was_broken_off_is_told(host: Host, database, spec_factory,
     assert "broken off" in json.loads(Path(status["files"]["report"]).read_text(encoding="utf-8"))["unproven"][database]
 
 
+def test_a_source_that_is_switched_off_behind_the_release(host: Host, source, target, database, spec_factory, tmp_path) -> None:
+    """The target serves: the migration has succeeded, says what could not be removed, and cleanup removes it when the source is back."""
+    spec, hook = spec_factory("switched-off", [database], cutover={"max_latency": 60}), Hook(tmp_path)
+    host.manager.start(spec)
+    host.until_waiting(spec.key)
+    host.manager.request_cutover(spec.key, {"release": [str(hook.program)]})
+    hook.until_at_work(host, spec.key)
+    source.stop()
+    try:
+        hook.let_go()
+        status = host.until(spec.key, lambda status: status["state"] == "Succeeded", "Succeeded")
+    finally:
+        source.start()
+    assert "broken off" in status["unproven"][database]
+    assert any("stay on the source" in event["text"] and event["level"] == "warning" for event in status["events"]), status["events"]
+    assert target.execute("SELECT count(*) FROM public.item", database) == [(100,)]
+    slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgm%'"
+    assert source.execute(slots) == [(1,)]
+    assert host.manager.cleanup(spec.source, spec.target, name="switched-off")["removed"]
+    assert source.execute(slots) == [(0,)]
+
+
 def test_a_row_changed_by_hand_is_found_by_the_cutover(host: Host, target, database, spec_factory) -> None:
     """The proof after the release: the migration has not succeeded, and names key and both values."""
     spec = spec_factory("by-hand", [database], cutover={"max_latency": 60})

@@ -32,9 +32,8 @@ from ..snapshot.basecopy import BaseCopy, CopyJob, Snapshot
 from ..snapshot.leftovers import OURS
 from ..snapshot.restraint import no_pressure
 from ..snapshot.tools import Stopped
+from ..source.cleanup import take_back
 from ..source.plugin import PluginChoice
-from ..source.publication import drop_publication
-from ..source.slot import drop_slot
 from ..spec import CutoverOptions, MigrationSpec
 from ..verify.compare import verify_database
 from .brake import Brake
@@ -350,10 +349,8 @@ class Worker:
             self._follower.stop()
         remember_finished(self._paths.work(self._database))
         if self._spec.online:
-            name = object_name(self._spec.key, self._database)
-            with connect(self._spec.source, self._database, purpose="finish") as conn:
-                drop_slot(conn, name)
-                drop_publication(conn, name)
+            told = take_back(self._spec.source, self._database, object_name(self._spec.key, self._database))
+            self._progress({"warnings": told})
         with contextlib.suppress(MigrationError), connect(self._spec.target, self._database, purpose="finish") as conn:
             for refused in validate_restored(conn):
                 self._progress({"message": refused})

@@ -16,14 +16,18 @@ import typing as t
 from ..errors import ConnectionFailed, MigrationError
 from ..postgres.drivers import psycopg
 from ..postgres.identifiers import APPLICATION, PREFIX, object_name, quote_ident
-from ..postgres.session import connect
+from ..postgres.session import connect, passing
 from ..spec import Endpoint
+from .publication import drop_publication
 from .slot import drop_slot
 
 SECONDS = 20.0
 """How long a slot or session may take to end."""
 
 PURPOSE = "cleanup"
+
+PATIENCE = 30.0
+"""Seconds for which a source that is being restarted is waited for at a migration's end."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -39,6 +43,26 @@ class Leftover:
     def to_dict(self) -> dict[str, t.Any]:
         """The object as plain data."""
         return dataclasses.asdict(self)
+
+
+def take_back(endpoint: Endpoint, database: str, name: str) -> list[str]:
+    """Remove slot and publication ``name`` at a migration's end; that they stay and why, or nothing.
+
+    The target serves by then: an old server that was switched off does not make the migration fail.
+    """
+    limit = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with connect(endpoint, database, purpose="finish") as conn:
+                drop_slot(conn, name)
+                drop_publication(conn, name)
+            return []
+        except (MigrationError, psycopg.Error) as exc:
+            if time.monotonic() < limit and passing(exc):
+                time.sleep(1)
+                continue
+            said = exc.message if isinstance(exc, MigrationError) else " ".join(str(exc).split())
+            return [f"Slot and publication {name} stay on the source, which keeps its WAL for them: {said} Play cleanup when it answers."]
 
 
 def find_ours(endpoint: Endpoint, database: str | None = None, *, key: str | None = None) -> list[Leftover]:
