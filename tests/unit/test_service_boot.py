@@ -1,6 +1,7 @@
 # Copyright (c) 2026, the pgops.migration authors
 # SPDX-License-Identifier: BSD-2-Clause
-"""The service and the host's start: whose unit is enabled when, and what a unit does that nobody has asked to go on."""
+"""The service and the host's start: whose unit is enabled when, what a unit does that nobody has asked to go on, and which database a
+process is for."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import subprocess
 import typing as t
 from pathlib import Path
 
+import hostilenames
 import pytest
 from ansible_collections.pgops.migration.plugins.module_utils._engine import cli
 from ansible_collections.pgops.migration.plugins.module_utils._engine.cutover.watchdog import FenceJournal
@@ -18,6 +20,7 @@ from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.
 from ansible_collections.pgops.migration.plugins.module_utils._engine.migration.states import State, Substate
 from ansible_collections.pgops.migration.plugins.module_utils._engine.service import launcher, prerequisites, supervisor
 from ansible_collections.pgops.migration.plugins.module_utils._engine.spec import MigrationSpec
+from hypothesis import example, given
 
 SPEC = MigrationSpec.from_dict(
     {"name": "shop", "databases": ["a"], "mode": "online", "source": {"host": "a", "user": "u"}, "target": {"host": "b", "user": "v"}}
@@ -175,3 +178,14 @@ def test_servers_that_start_with_the_host_are_waited_for(
     else:
         asyncio.run(service._prerequisites(True))
     assert len(tried) == tries
+
+
+@example("-x")
+@given(hostilenames.names)
+def test_a_process_learns_its_database(name: str) -> None:
+    """Whatever it is called, also like an option."""
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cli, "_child", lambda role, paths, database: told.append(database))
+        cli.main(MigrationPaths(Path("/home"), SPEC.key).command("work", name)[2:])
+    assert told == [name]

@@ -43,7 +43,7 @@ class MigrationPaths:
     def command(self, role: str, database: str = "") -> list[str]:
         """The argv of one of the engine's processes: ``cli.py ROLE`` for this migration."""
         words = [sys.executable, str(self.engine), role, "--home", str(self.home), "--migration", self.key]
-        return [*words, "--database", database] if database else words
+        return [*words, f"--database={database}"] if database else words  # in one: it may begin with a dash
 
     @property
     def spec(self) -> Path:
