@@ -139,7 +139,7 @@ def held(
 
 def _receiver(host: Host, key: str, database: str) -> int:
     found = subprocess.run(
-        ["pgrep", "-f", f"{host.home}.*receive.*--migration {key} --database {database}"], capture_output=True, text=True, check=True
+        ["pgrep", "-f", f"{host.home}.*receive.*--migration {key} --database={database}$"], capture_output=True, text=True, check=True
     )
     return int(found.stdout.split()[0])
 
