@@ -33,10 +33,8 @@ extends_documentation_fragment:
   - pgops.migration._attributes.action
 requirements:
   - Python >= 3.10
-seealso:
-  - plugin: pgops.migration.pg_migration_runtime
-    plugin_type: role
-    description: The role that provisions a runtime host, this engine included.
+notes:
+  - The role P(pgops.migration.pg_migration_runtime#role) provisions a runtime host, this engine included.
 """
 
 EXAMPLES = r"""
