@@ -15,7 +15,7 @@ import typing as t
 
 from ..errors import ConnectionFailed, MigrationError
 from ..postgres.drivers import psycopg
-from ..postgres.identifiers import APPLICATION, PREFIX, object_name, quote_ident
+from ..postgres.identifiers import APPLICATION, PREFIX, object_name
 from ..postgres.session import connect, passing
 from ..spec import Endpoint
 from .publication import drop_publication
@@ -94,7 +94,7 @@ def remove_ours(
     removed: list[Leftover] = []
     refused: dict[Leftover, str] = {}
 
-    def attempt(item: Leftover, action: t.Callable[[], None]) -> None:
+    def attempt(item: Leftover, action: t.Callable[[], object]) -> None:
         try:
             action()
             removed.append(item)
@@ -113,8 +113,7 @@ def remove_ours(
     for name in sorted({i.database for i in found if i.kind == "publication"}):
         with connect(endpoint, name, purpose=PURPOSE) as conn:
             for item in (i for i in found if i.kind == "publication" and i.database == name):
-                statement = f"DROP PUBLICATION IF EXISTS {quote_ident(item.name)}"
-                attempt(item, lambda statement=statement: _run(conn, statement))  # type: ignore[misc]
+                attempt(item, lambda item=item: drop_publication(conn, item.name))  # type: ignore[misc]
     if refused:
         raise MigrationError(
             f"Could not remove from {endpoint.label()}: " + "; ".join(f"{i.kind} {i.name}: {why}" for i, why in refused.items()),
@@ -124,10 +123,6 @@ def remove_ours(
             details={"removed": [i.to_dict() for i in removed], "left": [i.to_dict() for i in refused]},
         )
     return removed
-
-
-def _run(conn: psycopg.Connection[t.Any], statement: str) -> None:
-    conn.execute(statement)
 
 
 def _databases(conn: psycopg.Connection[t.Any]) -> list[str]:
